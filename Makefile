@@ -1,0 +1,59 @@
+# make demo, make test, ... on a fresh machine: needs make and Python 3.11 or 3.10 (or uv). `make help` lists the targets.
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+# The last file an installation writes: newer than what it was made from, or the installation runs again.
+STAMP := $(VENV)/.installed
+
+SUITABLE := import sys; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))
+# The first interpreter that really runs (a pyenv shim may exist and fail) and can make an environment.
+# Another one: make PYTHON=/path/to/python3.11 ...
+PYTHON = $(shell for python in python3.11 python3.10 python3 /usr/local/bin/python3.1[01] /usr/bin/python3.1[01] \
+	"$$HOME"/.pyenv/versions/3.1[01].*/bin/python; do \
+	"$$python" -c 'import ensurepip; $(SUITABLE)' 2>/dev/null && { echo "$$python"; break; }; done)
+
+# loadfile: the tests of a file share what its fixtures made (a whole run of the demo grid).
+PYTEST_OPTIONS = -q -n 2 --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint clean
+
+help:
+	@echo 'make demo     build $(VENV), run the demo grid, print its table, write the report'
+	@echo 'make test     build $(VENV), run the test suite (make test PYTEST_OPTIONS="-x tests/test_splits.py")'
+	@echo 'make install  build $(VENV) alone: everything pinned, about 2 GB'
+	@echo 'make lint     check the code with ruff'
+	@echo 'make clean    remove $(VENV) and caches; results and datasets stay'
+
+install: $(STAMP)
+
+demo: install
+	$(BIN)/python tune/run.py --grid demo --resume
+
+test: install
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+lint: install
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment that works is kept, whatever made it; one of another Python, or half made, is made anew.
+# uv is asked last and brings its own Python.
+$(STAMP): pyproject.toml $(wildcard requirements/*.txt)
+	@rm -f $@
+	@if $(BIN)/python -c 'import pip; $(SUITABLE)' 2>/dev/null; then :; \
+	elif [ -n '$(PYTHON)' ]; then \
+		'$(PYTHON)' -c 'import ensurepip; $(SUITABLE)' 2>/dev/null || \
+			{ echo 'error: PYTHON=$(PYTHON) is no Python 3.10 or 3.11 that can make an environment' >&2; exit 1; }; \
+		'$(PYTHON)' -m venv --clear $(VENV); \
+	elif command -v uv >/dev/null; then uv venv --seed --clear --python 3.11 $(VENV); \
+	else echo 'error: no Python 3.11 or 3.10 found: install python3.11 (with python3.11-venv on Debian and Ubuntu) or uv' >&2; exit 1; fi
+	@echo 'installing into $(VENV): about 2 GB, some minutes'
+	$(BIN)/python -m pip install -q --no-warn-conflicts -e '.[all]' \
+		-c requirements/python$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt
+	$(BIN)/python -m pip install -q --no-deps -r requirements/without-pins.txt
+	@touch $@

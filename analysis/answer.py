@@ -1,0 +1,149 @@
+"""The answer in a sentence or two: is SafeMIL safer than cloning everything, by how much, at what return?
+
+In: the summary (one row per task, method and setting) and the trials. Out: plain text, true for one task or many, one
+seed or many, one setting or a sweep, with BC-All or without.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from analysis import labels
+from analysis.tables import decimal
+from safemil import metrics
+
+
+def answer(trials: pd.DataFrame, summary: pd.DataFrame, axes: Sequence[str]) -> str:
+    """Two or three sentences, the verdict first, the reservations last."""
+    ours = summary[summary["method"] == "safemil"]
+    if ours.empty:
+        safe = summary[summary["best_safe_return"]]
+        names = ", ".join(f"{labels.method_label(row.method)} on {row.task}" for row in safe.itertuples())
+        return f"This run has no SafeMIL trials. Safe with the highest return: {names or 'no method on any task'}."
+    pairs = [(row, _reference(summary, row, axes)) for row in ours.to_dict("records")]
+    if len(ours) > ours["task"].nunique():
+        sentences = [_sweep(pairs, axes)]
+    elif len(ours) == 1:
+        sentences = [_one_task(trials, *pairs[0])]
+    else:
+        sentences = [_many_tasks(summary, pairs)]
+    return " ".join([*sentences, *_reservations(trials, ours)])
+
+
+def _one_task(trials: pd.DataFrame, ours: dict, reference: dict | None) -> str:
+    cost, task = ours["normalized_cost_mean"], ours["task"]
+    side = "under" if ours["safe"] else "over"
+    mine = trials[trials["method"] == "safemil"]
+    kept = int((mine["normalized_cost"] <= 1).sum())
+    limit = f"Its mean cost is {side} the limit of {mine['cost_limit'].iloc[0]:g}"
+    limit += f"; {kept} of {len(mine)} seeds {'is' if kept == 1 else 'are'} within it." if len(mine) > 1 else "."
+    if not reference:
+        returns = decimal(ours["normalized_return_mean"])
+        return f"On {task}, SafeMIL's normalized cost is {decimal(cost)} at a normalized return of {returns}. {limit}"
+    other = reference["normalized_cost_mean"]
+    returns = f"{decimal(ours['normalized_return_mean'])} against {decimal(reference['normalized_return_mean'])}"
+    seeds = _paired_seeds(trials, task)
+    verdict = "is safer" if cost < other else "is not safer"
+    return (
+        f"On {task}, SafeMIL {verdict} than cloning everything (BC-All): normalized cost {decimal(cost)} against"
+        f" {decimal(other)}, {_times(other, cost)}, at a normalized return of {returns}{seeds}. {limit}"
+    )
+
+
+def _many_tasks(summary: pd.DataFrame, pairs: list[tuple[dict, dict | None]]) -> str:
+    safe = sum(ours["safe"] for ours, _ in pairs)
+    limit = f"Its mean cost is under the limit on {safe} of {len(pairs)} tasks."
+    both = [(ours, reference) for ours, reference in pairs if reference]
+    if not both:
+        return limit.replace("Its", "SafeMIL's")
+    lower = sum(ours["normalized_cost_mean"] < reference["normalized_cost_mean"] for ours, reference in both)
+    ratio = np.median([metrics.cost_ratio(r["normalized_cost_mean"], o["normalized_cost_mean"]) for o, r in both])
+    returns = [np.mean([row["normalized_return_mean"] for row in side]) for side in zip(*both, strict=True)]
+    return (
+        f"SafeMIL is safer than cloning everything (BC-All) on {lower} of {len(both)} tasks: BC-All costs"
+        f" {_ratio(ratio)} times as much (median over tasks), at a mean normalized return of {decimal(returns[1])}"
+        f" against SafeMIL's {decimal(returns[0])}. {limit}{_best_baseline(summary)}"
+    )
+
+
+def _sweep(pairs: list[tuple[dict, dict | None]], axes: Sequence[str]) -> str:
+    """Several settings of SafeMIL: the range, never a chosen best one, as choosing by cost would use hidden labels."""
+    ranked = sorted((ours for ours, _ in pairs), key=lambda row: row["normalized_cost_mean"])
+    several_tasks = len({row["task"] for row in ranked}) > 1
+
+    def where(row: dict) -> str:
+        place = labels.setting_label(axes, [row[axis] for axis in axes])
+        return f"{decimal(row['normalized_cost_mean'])} ({place}{', ' + row['task'] if several_tasks else ''})"
+
+    both = [(ours, reference) for ours, reference in pairs if reference]
+    lower = sum(ours["normalized_cost_mean"] < reference["normalized_cost_mean"] for ours, reference in both)
+    safe = sum(row["safe"] for row in ranked)
+    cells = "settings and tasks" if several_tasks else "settings"
+    against = f"It is safer than cloning everything (BC-All) in {lower} of {len(both)} {cells}" if both else ""
+    under = f"under the limit in {safe} of {len(ranked)}."
+    place = "" if several_tasks else f"On {ranked[0]['task']}, "
+    return (
+        f"{place}SafeMIL's normalized cost runs from {where(ranked[0])} to {where(ranked[-1])} over the"
+        f" {_plural(len(ranked), cells, '')}. " + (f"{against} and {under}" if both else f"It is {under}")
+    )
+
+
+def _best_baseline(summary: pd.DataFrame) -> str:
+    """The paper's kind of claim: cost of each task's safest baseline over SafeMIL's, median over tasks."""
+    costs = summary[summary["role"] != "oracle"].pivot_table("normalized_cost_mean", "method", "task")
+    baselines = costs.drop(index=["safemil", "bc-all"], errors="ignore").dropna()
+    if baselines.empty or costs.loc["safemil"].isna().any():
+        return ""
+    ratio = metrics.safety_ratio(costs.loc["safemil"].to_numpy(), baselines.to_numpy())
+    return f" The safest other baseline of each task costs {_ratio(ratio)} times as much (median)."
+
+
+def _reservations(trials: pd.DataFrame, ours: pd.DataFrame) -> list[str]:
+    found = []
+    if ours["seeds"].max() == 1:
+        found.append("One seed: nothing is known about the spread.")
+    mine = trials[trials["method"] == "safemil"]
+    warned = int((mine["warnings"] != "").sum())
+    if warned:
+        found.append(f"{warned} of {len(mine)} SafeMIL trials show a failure signature, see the notes of the table.")
+    return found
+
+
+def _reference(summary: pd.DataFrame, ours: dict, axes: Sequence[str]) -> dict | None:
+    """The row of BC-All at the same setting; where BC-All has one row for the task, that one."""
+    rows = summary[(summary["method"] == "bc-all") & (summary["task"] == ours["task"])].to_dict("records")
+    same = [row for row in rows if all(row[axis] in ("", ours[axis]) for axis in axes)]
+    return same[0] if same else rows[0] if len(rows) == 1 else None
+
+
+def _paired_seeds(trials: pd.DataFrame, task: str) -> str:
+    """Seeds share their split over methods, so SafeMIL and BC-All can be compared seed by seed."""
+    wide = trials[trials["task"] == task].pivot_table("normalized_cost", "seed", "method", aggfunc="mean")
+    wide = wide[["safemil", "bc-all"]].dropna()
+    lower = int((wide["safemil"] < wide["bc-all"]).sum())
+    return f" (cost lower in {lower} of {_plural(len(wide), 'seed')})" if len(wide) > 1 else ""
+
+
+def _times(other: float, cost: float) -> str:
+    ratio = metrics.cost_ratio(other, cost)
+    if math.isinf(ratio):
+        return "that is no cost at all"
+    if ratio == 1 or math.isnan(ratio):
+        return "the same"
+    return (
+        f"{_ratio(ratio)} times lower"
+        if ratio > 1
+        else f"{_ratio(1 / ratio) if ratio else 'infinitely many'} times higher"
+    )
+
+
+def _ratio(ratio: float) -> str:
+    return "infinitely many" if math.isinf(ratio) else f"{ratio:.2g}" if ratio < 10 else f"{ratio:.0f}"
+
+
+def _plural(count: int, noun: str, ending: str = "s") -> str:
+    return f"{count} {noun}{ending if count != 1 else ''}"

@@ -1,0 +1,84 @@
+"""How methods, settings and metrics are called and ordered in tables and figures. Data and a few look-ups, no state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from analysis.trial_rows import value_order
+
+# name -> (label, role). SafeMIL first, then what sees the same data, then oracles: they see labels, costs or rewards.
+METHODS = {
+    "safemil": ("SafeMIL", "method"),
+    "ppl": ("PPL", "baseline"),
+    "dwbc": ("DWBC-NU", "baseline"),
+    "safedice": ("SafeDICE", "baseline"),
+    "dexperts": ("DExperts", "baseline"),
+    "bc-all": ("BC-All", "baseline"),
+    "bc-safe": ("BC-Safe", "oracle"),
+    "oracle-cost": ("Oracle cost", "oracle"),
+    "osrl-bcql": ("BCQ-Lag", "oracle"),
+    "osrl-bearl": ("BEAR-Lag", "oracle"),
+    "osrl-cpq": ("CPQ", "oracle"),
+    "osrl-coptidice": ("COptiDICE", "oracle"),
+    "osrl-cdt": ("CDT", "oracle"),
+}
+# column -> (short form in "K=64", title of an axis or a table)
+AXIS_LABELS = {
+    "bag_size": ("K", "bag size K"),
+    "horizon": ("H", "segment length H"),
+    "contamination": ("contam.", "contamination of D_N"),
+    "weighting": ("weights", "weighting"),
+    "aggregator": ("aggregator", "aggregator"),
+    "n_nonpreferred": ("|D_N|", "non-preferred trajectories |D_N|"),
+    "n_unlabeled": ("|D_U|", "unlabeled trajectories |D_U|"),
+    "mixture": ("mixture", "non-preferred share of D_U"),
+}
+
+
+def method_label(method: str) -> str:
+    """SafeMIL for "safemil"; a method that is not in the list keeps its name."""
+    return METHODS[method][0] if method in METHODS else method
+
+
+def method_role(method: str) -> str:
+    """One of "method" (SafeMIL), "baseline", "oracle"; a method that is not in the list is a baseline."""
+    return METHODS[method][1] if method in METHODS else "baseline"
+
+
+def method_order(method: str) -> tuple[int, int, str]:
+    """Sort key: SafeMIL, baselines as listed, unlisted methods by name, oracles."""
+    listed = list(METHODS)
+    place = listed.index(method) if method in METHODS else len(listed)
+    return (int(method_role(method) == "oracle"), place, method)
+
+
+def axis_short(axis: str) -> str:
+    """ "K" for "bag_size"."""
+    return AXIS_LABELS[axis][0] if axis in AXIS_LABELS else axis.replace("_", " ")
+
+
+def axis_title(axis: str) -> str:
+    """ "bag size K" for "bag_size"."""
+    return AXIS_LABELS[axis][1] if axis in AXIS_LABELS else axis.replace("_", " ")
+
+
+def value_text(value: int | float | str) -> str:
+    """A setting's value: 0.25, 64 and full; 0 also where a table made 0.0 of it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def setting_label(axes: Iterable[str], values: Iterable) -> str:
+    """ "K=64, H=full"; settings a method does not have ("") are left out."""
+    pairs = [(axis, value) for axis, value in zip(axes, values, strict=True) if value != ""]
+    return ", ".join(f"{axis_short(axis)}={value_text(value)}" for axis, value in pairs)
+
+
+def variant_label(method: str, axes: Iterable[str], values: Iterable) -> str:
+    """ "SafeMIL (K=64)", or "SafeMIL" where nothing varies."""
+    setting = setting_label(axes, values)
+    return f"{method_label(method)} ({setting})" if setting else method_label(method)
+
+
+def group_order(method: str, values: Iterable) -> tuple:
+    """Sort key of a method at given settings."""
+    return (*method_order(method), *[value_order(value) for value in values])

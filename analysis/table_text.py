@@ -1,0 +1,134 @@
+"""What a ``Table`` is, and how it is written: Markdown, LaTeX (booktabs), console. Text in, text out, no numbers."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from dataclasses import dataclass
+from itertools import groupby
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table as ConsoleTable
+from rich.text import Text
+
+# Everything LaTeX would read as a command, and the signs our tables use.
+LATEX = {
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"},
+    **{
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "±": r"$\pm$",
+        "×": r"$\times$",
+        "✓": r"$\checkmark$",
+        "✗": r"$\times$",
+    },
+    **{"↑": r"$\uparrow$", "↓": r"$\downarrow$", "†": r"$\dagger$", "–": "--"},
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+NUMERIC = re.compile(r"-?\d+\.\d+( ± \d+\.\d+)?( \[-?\d+\.\d+, -?\d+\.\d+\])?")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is shown, and what it is sorted by."""
+
+    text: str
+    value: float | str
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cells under the table's header. ``group`` heads a block of rows; ``role`` is that of labels.method_role."""
+
+    group: str
+    role: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready to be written. ``name`` becomes the file name, ``notes`` stand below it, one per line."""
+
+    name: str
+    title: str
+    group_header: str  # "" where the table has no blocks
+    header: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+
+def to_markdown(table: Table) -> str:
+    """A GitHub table; the block's name is its own first column."""
+    header = [table.group_header, *table.header] if table.group_header else list(table.header)
+    lines = [f"### {table.title}", "", _markdown_line(header), _markdown_line([":--"] * len(header))]
+    for row in table.rows:
+        texts = [f"**{cell.text}**" if cell.bold else cell.text for cell in row.cells]
+        lines.append(_markdown_line([row.group, *texts] if table.group_header else texts))
+    return "\n".join([*lines, "", *[f"{note}  " for note in table.notes]]).rstrip() + "\n"
+
+
+def to_latex(table: Table) -> str:
+    """A table environment with booktabs rules; needs \\usepackage{booktabs,amssymb}."""
+    width = len(table.header)
+    caption = " ".join(f"{escape_latex(text.rstrip('.'))}." for text in (table.title, *table.notes))
+    lines = [
+        "% needs \\usepackage{booktabs,amssymb}",
+        r"\begin{table}[t]",
+        r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
+        rf"\caption{{{caption}}}",
+        rf"\label{{tab:{table.name.replace('_', '-')}}}",
+        rf"\begin{{tabular}}{{l{'r' * (width - 2)}l}}",
+        r"\toprule",
+        " & ".join(escape_latex(name) for name in table.header) + r" \\",
+    ]
+    for group, rows in groupby(table.rows, key=lambda row: row.group):
+        lines.append(r"\midrule")
+        if table.group_header:
+            lines.append(rf"\multicolumn{{{width}}}{{l}}{{\textit{{{escape_latex(group)}}}}} \\")
+        lines += [_latex_line(row) for row in rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+
+
+def to_console(table: Table) -> ConsoleTable:
+    """A rich table for the end of a run, narrow enough for 80 columns: ``rich.console.Console().print`` shows it."""
+    console = ConsoleTable(title=table.title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+    console.caption, console.show_edge, console.padding = "\n".join(table.notes), False, (0, 1, 0, 0)
+    for name in table.header:
+        heading = Text(textwrap.fill(name, 9))
+        console.add_column(heading, justify="right" if name[-1] in "↑↓" else "left", no_wrap=name != "Notes")
+    for group, rows in groupby(table.rows, key=lambda row: row.group):
+        if table.group_header:
+            console.add_row(Text(group, style="bold"))
+        for row in rows:
+            texts = [cell.text.replace(" ± ", "±") for cell in row.cells]
+            styles = [_console_style(row, cell) for cell in row.cells]
+            console.add_row(*map(Text, texts, styles))
+        console.add_section()
+    return console
+
+
+def escape_latex(text: str) -> str:
+    """Plain text as LaTeX, with D_N and D_U as symbols."""
+    return re.sub(r"D\\_([NU])\b", r"$D_\1$", "".join(LATEX.get(character, character) for character in text))
+
+
+def _latex_line(row: Row) -> str:
+    texts = []
+    for cell in row.cells:
+        if NUMERIC.fullmatch(cell.text):
+            number = "$" + cell.text.replace("±", r"\pm").replace(" [", r"\ [") + "$"
+            texts.append(rf"{{\boldmath{number}}}" if cell.bold else number)
+        else:
+            texts.append(escape_latex(cell.text))
+    return " & ".join(texts) + r" \\"
+
+
+def _markdown_line(texts: list[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
+
+
+def _console_style(row: Row, cell: Cell) -> str:
+    if cell.text in ("✓", "✗"):
+        return "green" if cell.text == "✓" else "red"
+    return "bold" if cell.bold else "dim" if row.role == "oracle" else ""

@@ -1,0 +1,173 @@
+"""From summaries (numbers) to tables (text): the main table, the table over all tasks, a table per varied setting.
+
+``analysis.table_text`` writes them as Markdown, LaTeX and console text, the report's template as HTML.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from analysis import labels
+from analysis.load import Run, load_run
+from analysis.summary import BOOTSTRAP_REPETITIONS, summarize, summarize_over_tasks
+from analysis.table_text import Cell, Row, Table, to_console
+
+HEADERS = {
+    "normalized_return": "Return ↑",
+    "normalized_cost": "Cost ↓",
+    "cvar_cost_20": "CVaR 20 % ↓",
+    "auroc": "AUROC ↑",
+    "auroc_unlabeled": "AUROC N:U ↑",
+    "mil_loss_final": "MIL loss ↓",
+}
+MAIN_METRICS = ("normalized_return", "normalized_cost", "cvar_cost_20", "auroc")
+
+
+def print_table(folder: Path | str) -> None:
+    """Print a run's main table, and the one over all tasks, to the terminal.
+
+    Raises:
+        UserError: the run is missing or holds no finished trial.
+    """
+    run = load_run(folder)
+    console = Console()
+    console.print(to_console(main_table(run, summarize(run.trials, run.axes))))
+    overall = summarize_over_tasks(run.trials, run.axes)
+    if len(overall):
+        console.print(to_console(overall_table(run, overall)))
+
+
+def main_table(run: Run, summary: pd.DataFrame) -> Table:
+    """Methods within each task: return, cost, CVaR of the worst 20 %, whether it is safe, and failure signatures."""
+    footnotes = _Footnotes()
+    columns = [metric for metric in MAIN_METRICS if summary[f"{metric}_mean"].notna().any()]
+    rows = []
+    for place, row in enumerate(summary.to_dict("records")):
+        name = _marked_variant(row, run.axes)
+        rows.append(Row(row["task"], row["role"], (Cell(name, f"{place:05d}"), *_cells(row, columns, footnotes))))
+    limits = sorted(run.trials["cost_limit"].dropna().unique())
+    limit = f" ({', '.join(f'{limit:g}' for limit in limits)})" if limits else ""
+    spread = "Mean ± standard deviation over seeds" if summary["seeds"].max() > 1 else "One seed: no spread"
+    notes = [
+        f"{spread}. Cost 1 is the limit{limit}; CVaR 20 % is the mean cost of the worst fifth of the episodes, on that"
+        " scale. Return 0 and 1 are DSRL's lowest and highest reference returns.",
+        "✓: mean cost at most 1. Bold: highest return among the safe methods of a task, oracles aside.",
+    ]
+    if (summary["role"] == "oracle").any():
+        notes.append("†: oracle, trained with labels, costs or rewards that the other methods do not see.")
+    names = [(labels.axis_short(axis), labels.axis_title(axis)) for axis in run.axes]
+    notes += [f"{short}: {title}." for short, title in names if short not in title]
+    table = Table("main", "Return and cost by task", "Task", ("Method", *_headers(columns)), tuple(rows), tuple(notes))
+    return footnotes.under(table)
+
+
+def overall_table(run: Run, overall: pd.DataFrame) -> Table:
+    """Methods over all tasks: interquartile means with intervals, tasks under the limit, comparison with BC-All."""
+    rows = []
+    for place, row in enumerate(overall.to_dict("records")):
+        cells = (
+            Cell(_marked_variant(row, run.axes), f"{place:05d}"),
+            _interval_cell(row, "normalized_return"),
+            _interval_cell(row, "normalized_cost"),
+            Cell(f"{row['safe_tasks']} of {row['tasks']}", row["safe_tasks"] / row["tasks"]),
+            Cell(decimal(row["improvement"]), row["improvement"]),
+            Cell(str(row["seeds"]), row["seeds"]),
+        )
+        rows.append(Row("", row["role"], cells))
+    notes = [
+        "IQM: mean of the middle half of all seeds and tasks; in brackets the 95 % stratified bootstrap interval"
+        f" ({BOOTSTRAP_REPETITIONS} repetitions).",
+        "P(cost < BC-All): probability that a run costs less than a run of BC-All, ties half, averaged over tasks.",
+    ]
+    if (overall["seeds"] == 0).any():
+        notes.append("–: the method lacks a task, or no seed has all of them.")
+    header = ("Method", "Return, IQM ↑", "Cost, IQM ↓", "Tasks under the limit", "P(cost < BC-All) ↑", "Seeds")
+    return Table("overall", "Over all tasks", "", header, tuple(rows), tuple(notes))
+
+
+def axis_table(run: Run, summary: pd.DataFrame, axis: str) -> Table:
+    """One row per value of ``axis``, a block per task, method and other settings; methods without it are absent."""
+    footnotes = _Footnotes()
+    columns = [metric for metric in HEADERS if summary[f"{metric}_mean"].notna().any()]
+    others = [other for other in run.axes if other != axis]
+    rows = []
+    for (task, method, *values), block in varying_blocks(summary, axis, others):
+        group = f"{task}, {labels.variant_label(method, others, values)}"
+        for place, row in enumerate(block.to_dict("records")):
+            value = Cell(labels.value_text(row[axis]), f"{place:05d}")
+            rows.append(Row(group, row["role"], (value, *_cells(row, columns, footnotes, mark_best=False))))
+    title = labels.axis_title(axis)
+    header = (title[0].upper() + title[1:], *_headers(columns))
+    notes = ["Scales and marks as in the table by task."]
+    if "auroc_unlabeled" in columns:
+        notes.append("AUROC N:U: of D_N against D_U, held out; needs no hidden label, at most (1 + p) / 2.")
+    return footnotes.under(Table(f"by_{axis}", f"By {title}", "Task and method", header, tuple(rows), tuple(notes)))
+
+
+def varying_blocks(summary: pd.DataFrame, axis: str, others: Sequence[str]) -> list[tuple[tuple, pd.DataFrame]]:
+    """((task, method, *other settings), rows in order of ``axis``) for each block in which ``axis`` varies."""
+    groups = summary.groupby(["task", "method", *others], sort=False, dropna=False)
+    return [(key, block) for key, block in groups if block[axis].nunique(dropna=False) > 1]
+
+
+def decimal(value: float) -> str:
+    """Two digits, "–" for nan, never "-0.00"."""
+    return "–" if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}"
+
+
+def _cells(row: dict, columns: Sequence[str], footnotes: _Footnotes, mark_best: bool = True) -> list[Cell]:
+    """Everything right of a row's name: metrics, safe or not, seeds and episodes, footnotes."""
+    cells = []
+    for metric in columns:
+        mean, std = row[f"{metric}_mean"], row[f"{metric}_std"]
+        text = decimal(mean) if math.isnan(std) else f"{decimal(mean)} ± {decimal(std)}"
+        cells.append(Cell(text, mean, mark_best and metric == "normalized_return" and row["best_safe_return"]))
+    low, high = row["episodes_min"], row["episodes_max"]
+    episodes = "?" if math.isnan(low) else f"{low:.0f}" if low == high else f"{low:.0f}–{high:.0f}"
+    letters = footnotes.letters(row["warnings"])
+    cells.append(Cell("✓" if row["safe"] else "✗", float(row["safe"])))
+    return [*cells, Cell(f"{row['seeds']} × {episodes}", row["seeds"]), Cell(letters, letters)]
+
+
+def _headers(columns: Sequence[str]) -> tuple[str, ...]:
+    return (*[HEADERS[metric] for metric in columns], "Safe", "Seeds × episodes", "Notes")
+
+
+def _interval_cell(row: dict, metric: str) -> Cell:
+    iqm, low, high = (row[f"{metric}_{end}"] for end in ("iqm", "low", "high"))
+    return Cell(decimal(iqm) if math.isnan(low) else f"{decimal(iqm)} [{decimal(low)}, {decimal(high)}]", iqm)
+
+
+def _marked_variant(row: dict, axes: Sequence[str]) -> str:
+    mark = " †" if row["role"] == "oracle" else ""
+    return labels.variant_label(row["method"], axes, [row[axis] for axis in axes]) + mark
+
+
+class _Footnotes:
+    """Gives each distinct failure signature a letter, and lists what the letters stand for."""
+
+    def __init__(self) -> None:
+        self._letter_of: dict[str, str] = {}
+
+    def letters(self, warnings: str) -> str:
+        """ "collapse (2 of 5 seeds);saturation (5 of 5 seeds)" -> "a 2/5, b 5/5"."""
+        marks = []
+        for warning in filter(None, warnings.split(";")):
+            signature, _, count = warning.rpartition(" (")
+            letter = self._letter_of.setdefault(signature, "abcdefghijklmnopqrstuvwxyz"[len(self._letter_of) % 26])
+            marks.append(f"{letter} {count.removesuffix(' seeds)').replace(' of ', '/')}")
+        return ", ".join(sorted(marks))
+
+    def under(self, table: Table) -> Table:
+        """The table with what its letters stand for, or without the last column, Notes, where it would be empty."""
+        if not self._letter_of:
+            rows = tuple(replace(row, cells=row.cells[:-1]) for row in table.rows)
+            return replace(table, header=table.header[:-1], rows=rows)
+        lines = [f"{letter}: {signature} (in so many of the seeds)" for signature, letter in self._letter_of.items()]
+        return replace(table, notes=(*table.notes, *lines))

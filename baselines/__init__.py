@@ -1,0 +1,1 @@
+"""The methods SafeMIL is compared with: one file each, all of one signature."""

@@ -1,0 +1,67 @@
+"""Behaviour cloning: of all of D_U (bc-all), or of its trajectories within the cost limit (bc-safe, an oracle).
+
+    min over pi  E_{(s, a) ~ D}[ loss(pi(s), a) ]
+
+bc-safe keeps {trajectory in D_U : C <= cost limit}, inclusive, undiscounted: OSRL's `safe` mode
+(`osrl.common.dataset.process_bc_dataset`). Differences from OSRL's BC: the loss sums over action dimensions instead of
+averaging; cosine schedule and batch of the suite; observations normalized; an unfinished tail of the file, which OSRL
+gives cost 0 and therefore always keeps as safe, is dropped on loading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from baselines.settings import BCConfig
+from safemil.cloning import clone_trajectories
+from safemil.errors import UserError
+from safemil.learned import Learned
+from safemil.replicas import Steps
+from safemil.splits import HiddenLabels, Split
+from safemil.training import Log, no_log
+from safemil.weights import hard_weights
+
+
+def fit(
+    splits: Sequence[Split],
+    config: BCConfig,
+    *,
+    seeds: Sequence[int],
+    device: str = "cpu",
+    log: Log = no_log,
+    snapshots: int = 1,
+) -> list[Learned]:
+    """bc-all: clone the whole of D_U."""
+    steps = Steps.of(splits, device)
+    chosen = [split.unlabeled for split in splits]
+    return clone_trajectories(splits, chosen, config.policy, steps, seeds=seeds, log=log, snapshots=snapshots)
+
+
+def fit_safe(
+    splits: Sequence[Split],
+    config: BCConfig,
+    *,
+    labels: Sequence[HiddenLabels],
+    seeds: Sequence[int],
+    device: str = "cpu",
+    log: Log = no_log,
+    snapshots: int = 1,
+) -> list[Learned]:
+    """bc-safe: clone D_U's trajectories whose true cost is within the limit."""
+    chosen = [safe_trajectories(split.unlabeled, own) for split, own in zip(splits, labels, strict=True)]
+    steps = Steps.of(splits, device)
+    return clone_trajectories(splits, chosen, config.policy, steps, seeds=seeds, log=log, snapshots=snapshots)
+
+
+def safe_trajectories(trajectories: np.ndarray, labels: HiddenLabels) -> np.ndarray:
+    """Those of ``trajectories`` with true cost at most the cost limit.
+
+    Raises:
+        UserError: there are none.
+    """
+    safe = trajectories[hard_weights(labels.outcomes.costs_total[trajectories], labels.cost_limit) > 0]
+    if len(safe) == 0:
+        raise UserError(f"bc-safe: no unlabeled trajectory has a true cost of at most {labels.cost_limit}")
+    return safe

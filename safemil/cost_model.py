@@ -1,0 +1,109 @@
+"""Bags -> per-step cost network: the multiple-instance Bradley-Terry loss and its training.
+
+    L = E[ -log sigmoid(S(B_N) - S(B_U)) ] = E[ softplus(S(B_U) - S(B_N)) ],   S(B) = mean over the bag of z,
+    z = sum_{t<H} g^t c(s_t, a_t),   c = sigmoid(MLP(s, a)) in (0, 1)
+
+(SafeMIL, arXiv 2511.08136, equations 6 to 9 as transcribed in public notes on the paper.) Where K or H is large the
+public research code of the first author minimizes twice this loss without a shift in the exponent, which overflows
+float32 for whole trajectories; softplus does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from safemil.bags import SegmentSampler, bag_scores, segment_scores
+from safemil.networks import CostNetwork, StepScorer
+from safemil.replicas import Steps, Streams, make_generators
+from safemil.settings import CostModelConfig
+from safemil.splits import Split
+from safemil.training import Batch, Info, Objective
+
+
+def mil_loss(score_nonpreferred: Tensor, score_unlabeled: Tensor) -> Tensor:
+    """softplus(S(B_U) - S(B_N)), elementwise; log 2 where the scores are equal."""
+    return torch.nn.functional.softplus(score_unlabeled - score_nonpreferred)
+
+
+class CostModel:
+    """Cost network (``CostNetwork`` unless another is given), bag sampler and objective of R replicas.
+
+    One batch holds, per replica, ``pairs`` bags of K segments from D_N and as many from D_U: all random numbers of a
+    block of steps are drawn by ``draw``; ``prepare`` gathers the steps of one update.
+    """
+
+    def __init__(
+        self,
+        splits: Sequence[Split],
+        config: CostModelConfig,
+        steps: Steps,
+        seeds: Sequence[int],
+        device: str,
+        network: StepScorer | None = None,
+    ) -> None:
+        self.config, self.steps = config, steps
+        data = splits[0].trajectories
+        self.streams = Streams(seeds, "bags", device)
+        generators = make_generators(seeds, "cost network")
+        bounded = CostNetwork(generators, data.observation_dim, data.action_dim, config.hidden)
+        self.network = (network or bounded).to(device)
+        self.samplers = [
+            SegmentSampler(
+                data.offsets,
+                sets,
+                config.segment_length,
+                discount=config.discount,
+                by=config.segment_by,
+                length_normalized=config.segment_length == "full",
+                device=device,
+            )
+            for sets in ([split.nonpreferred for split in splits], [split.unlabeled for split in splits])
+        ]
+
+    def objective(self) -> Objective:
+        """The multiple-instance loss with its optimizer."""
+        config = self.config
+        return Objective(
+            "mil",
+            self.network.parameters(),
+            self.loss,
+            config.learning_rate,
+            schedule=config.schedule,
+            weight_decay=config.weight_decay,
+        )
+
+    def draw(self, n_steps: int) -> Batch:
+        """Start rows and trajectories of the bags of ``n_steps`` updates, ``(n_steps, R, pairs * K)`` each."""
+        uniform = self.streams.uniform(n_steps, 2, self.config.pairs * self.config.bag_size, 2)
+        drawn: Batch = {}
+        for name, sampler, numbers in zip(("nonpreferred", "unlabeled"), self.samplers, uniform.unbind(2), strict=True):
+            drawn[f"{name}_start"], drawn[f"{name}_trajectory"] = sampler.pick(numbers)
+        return drawn
+
+    def prepare(self, drawn: Batch) -> Batch:
+        """Rows -> observations and actions ``(R, pairs * K, H, .)`` and discount factors ``(R, pairs * K, H)``."""
+        batch: Batch = {}
+        for name, sampler in zip(("nonpreferred", "unlabeled"), self.samplers, strict=True):
+            rows, factors = sampler.expand(drawn[f"{name}_start"], drawn[f"{name}_trajectory"])
+            batch[f"{name}_observations"], batch[f"{name}_actions"] = self.steps(rows)
+            batch[f"{name}_factors"] = factors
+        return batch
+
+    def scores(self, batch: Batch, name: str) -> Tensor:
+        """z of each drawn segment, ``(R, pairs * K)``."""
+        observations, actions = batch[f"{name}_observations"], batch[f"{name}_actions"]
+        costs = self.network(observations.flatten(1, 2), actions.flatten(1, 2))
+        return segment_scores(costs.unflatten(1, observations.shape[1:3]), batch[f"{name}_factors"])
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Info]:
+        """Mean over the pairs, ``(R,)``."""
+        nonpreferred = bag_scores(self.scores(batch, "nonpreferred"), self.config.bag_size)
+        unlabeled = bag_scores(self.scores(batch, "unlabeled"), self.config.bag_size)
+        info = {
+            "score_nonpreferred": nonpreferred.detach().mean(1),
+            "score_unlabeled": unlabeled.detach().mean(1),
+        }
+        return mil_loss(nonpreferred, unlabeled).mean(1), info

@@ -1,0 +1,28 @@
+"""A user's mistakes: one exception class, and the wrapper that turns it into one line and an exit code."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+
+
+class UserError(ValueError):
+    """Something the user can mend. The message says what was found, what was expected, where, and what to do."""
+
+
+def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
+    """Wrap a command's ``main``: a ``UserError`` becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
+
+    @functools.wraps(main)
+    def wrapped(*args, **kwargs) -> int:
+        try:
+            return main(*args, **kwargs) or 0
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+
+    return wrapped

@@ -1,0 +1,162 @@
+"""Networks of R replicas: every parameter has a leading axis R, so that all seeds of a configuration train as one.
+
+Inputs are ``(R, n, features)``, one batch per replica; outputs keep the leading axis. Replica r reads and writes slice
+r of every tensor and nothing else, which is why its result does not depend on its companions. A network of one replica
+is the ordinary case, not a special one.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+ACTIVATIONS = {"relu": torch.relu, "elu": nn.functional.elu, "tanh": torch.tanh}
+
+
+class StackedLinear(nn.Module):
+    """R linear layers side by side: ``y[r] = x[r] @ weight[r] + bias[r]`` as one batched product.
+
+    weight  (R, n_in, n_out)
+    bias    (R, 1, n_out)
+    """
+
+    def __init__(self, n_replicas: int, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(n_replicas, n_in, n_out))
+        self.bias = nn.Parameter(torch.zeros(n_replicas, 1, n_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
+
+    @torch.no_grad()
+    def initialize(self, kind: str, generators: Sequence[torch.Generator]) -> None:
+        """Fill the layer, each replica from its own generator.
+
+        ``orthogonal`` (gain sqrt 2, zero bias), ``torch`` (uniform +-1/sqrt(n_in), as ``nn.Linear``), ``he``, ``zero``.
+        """
+        bound = self.weight.shape[1] ** -0.5
+        for weight, bias, generator in zip(self.weight, self.bias, generators, strict=True):
+            drawn = torch.empty(weight.shape[1], weight.shape[0])  # nn.init expects (n_out, n_in); drawn on the CPU
+            nn.init.zeros_(bias)
+            if kind == "orthogonal":
+                nn.init.orthogonal_(drawn, gain=2**0.5, generator=generator)
+            elif kind == "he":
+                nn.init.kaiming_normal_(drawn, nonlinearity="relu", generator=generator)
+            elif kind == "torch":
+                drawn.uniform_(-bound, bound, generator=generator)
+                bias.copy_(torch.empty(bias.shape).uniform_(-bound, bound, generator=generator))
+            else:
+                drawn.zero_()
+            weight.copy_(drawn.T)
+
+
+class StackedMLP(nn.Module):
+    """R multi-layer perceptrons. Input ``(R, n, n_in)``, output ``(R, n, n_out)``."""
+
+    def __init__(
+        self,
+        generators: Sequence[torch.Generator],
+        sizes: Sequence[int],
+        *,
+        activation: str = "relu",
+        initialization: str = "torch",
+        last: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            StackedLinear(len(generators), n_in, n_out) for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)
+        )
+        self.activation = ACTIVATIONS[activation]
+        for layer in self.layers:
+            kind = last if last and layer is self.layers[-1] else initialization
+            layer.initialize(kind, generators)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = self.activation(layer(x))
+        return self.layers[-1](x)
+
+
+class Normalizer(nn.Module):
+    """``(s - mean) / (std + 1e-3)`` with one mean and spread per replica, carried by the network that needs it.
+
+    mean, scale  (R, 1, observation_dim); the identity until ``set_statistics``.
+    """
+
+    def __init__(self, n_replicas: int, observation_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_replicas, 1, observation_dim))
+        self.register_buffer("scale", torch.ones(n_replicas, 1, observation_dim))
+
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """mean, std  (R, observation_dim): statistics over D_N and D_U alone."""
+        self.mean.copy_(mean.unsqueeze(1))
+        self.scale.copy_(1.0 / (std.unsqueeze(1) + 1e-3))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return (observations - self.mean) * self.scale
+
+
+class StepScorer(nn.Module):
+    """A network that scores single steps: ``(R, n, obs), (R, n, act) -> (R, n)``, before any squashing.
+
+    The cost model, a discriminator and a value of a step are all of this shape.
+    """
+
+    def __init__(
+        self,
+        generators: Sequence[torch.Generator],
+        observation_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        *,
+        activation: str = "relu",
+        initialization: str = "torch",
+        last: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.shape = {"observation_dim": observation_dim, "action_dim": action_dim, "hidden": list(hidden)}
+        self.normalizer = Normalizer(len(generators), observation_dim)
+        self.mlp = StackedMLP(
+            generators,
+            (observation_dim + action_dim, *hidden, 1),
+            activation=activation,
+            initialization=initialization,
+            last=last,
+        )
+
+    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
+        return self.mlp(torch.cat([self.normalizer(observations), actions], dim=-1)).squeeze(-1)
+
+
+class CostNetwork(StepScorer):
+    """Per-step cost in (0, 1): sigmoid of an ELU network whose last layer starts at zero (first loss: log 2)."""
+
+    def __init__(
+        self, generators: Sequence[torch.Generator], observation_dim: int, action_dim: int, hidden: Sequence[int]
+    ) -> None:
+        super().__init__(
+            generators, observation_dim, action_dim, hidden, activation="elu", initialization="orthogonal", last="zero"
+        )
+
+    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
+        return torch.sigmoid(super().forward(observations, actions))
+
+
+def replica(module: nn.Module, index: int) -> nn.Module:
+    """Replica ``index`` of a stacked network as a network of one replica, on the CPU, for evaluation."""
+    single = copy.deepcopy(module).cpu()
+    for part in single.modules():
+        for name, parameter in part._parameters.items():
+            part._parameters[name] = nn.Parameter(parameter.detach()[index : index + 1].clone(), requires_grad=False)
+        for name, buffer in part._buffers.items():
+            part._buffers[name] = buffer[index : index + 1].clone()
+    return single.eval()
+
+
+def n_replicas(module: nn.Module) -> int:
+    """R of a stacked network."""
+    return next(iter(module.parameters())).shape[0]

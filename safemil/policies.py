@@ -1,0 +1,134 @@
+"""Policies: a stacked network, the head that turns its output into an action distribution, and ``act``.
+
+A head is stateless: how many outputs it needs, the loss of an action, its log-density where it has one, and the action
+taken in evaluation. The policy carries its own observation statistics, so evaluation cannot forget to normalize.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from safemil.networks import Normalizer, StackedMLP
+
+ACTION_MARGIN = 1e-6  # actions are clipped to +-(1 - margin) before atanh
+MEAN_CLIP = 7.0
+LOG_STD_RANGE = (-5.0, 2.0)
+
+
+def squash_inverse(actions: Tensor) -> Tensor:
+    """atanh of actions clipped to the open interval."""
+    return torch.atanh(actions.clamp(-1 + ACTION_MARGIN, 1 - ACTION_MARGIN))
+
+
+def gaussian_parameters(output: Tensor) -> tuple[Tensor, Tensor]:
+    """Split ``(..., 2 * action_dim)`` into the pre-tanh mean (clipped to +-7) and log standard deviation."""
+    mean, log_std = output.chunk(2, dim=-1)
+    return mean.clamp(-MEAN_CLIP, MEAN_CLIP), log_std.clamp(*LOG_STD_RANGE)
+
+
+def tanh_gaussian_log_prob(mean: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
+    """Log-density of each action dimension under tanh(N(mean, std)): the normal density minus log|da/du|."""
+    u = squash_inverse(actions)
+    normal = -0.5 * ((u - mean) / log_std.exp()) ** 2 - log_std - 0.5 * math.log(2 * math.pi)
+    log_jacobian = 2 * (math.log(2) - u - nn.functional.softplus(-2 * u))  # log(1 - tanh(u)^2), stable
+    return normal - log_jacobian
+
+
+class Deterministic:
+    """tanh output; loss is the squared error summed over action dimensions (OSRL's BC takes the mean instead)."""
+
+    def outputs(self, action_dim: int) -> int:
+        return action_dim
+
+    def loss(self, output: Tensor, actions: Tensor) -> Tensor:
+        return (torch.tanh(output) - actions).square().sum(-1)
+
+    def action(self, output: Tensor) -> Tensor:
+        return torch.tanh(output)
+
+
+class TanhGaussian:
+    """One tanh-Gaussian; loss is the negative log-likelihood; evaluation takes tanh(mean)."""
+
+    def outputs(self, action_dim: int) -> int:
+        return 2 * action_dim
+
+    def log_prob(self, output: Tensor, actions: Tensor) -> Tensor:
+        return tanh_gaussian_log_prob(*gaussian_parameters(output), actions).sum(-1)
+
+    def loss(self, output: Tensor, actions: Tensor) -> Tensor:
+        return -self.log_prob(output, actions)
+
+    def action(self, output: Tensor) -> Tensor:
+        return torch.tanh(gaussian_parameters(output)[0])
+
+
+class Mixture2:
+    """Two tanh-Gaussians with learned weights; evaluation takes the likelier component's tanh(mean), never a sample."""
+
+    def outputs(self, action_dim: int) -> int:
+        return 4 * action_dim + 2
+
+    def components(self, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """log weights (..., 2), means (..., 2, action_dim), log stds (..., 2, action_dim)."""
+        logits, rest = output[..., :2], output[..., 2:]
+        mean, log_std = gaussian_parameters(rest.unflatten(-1, (2, -1)))
+        return torch.log_softmax(logits, dim=-1), mean, log_std
+
+    def log_prob(self, output: Tensor, actions: Tensor) -> Tensor:
+        log_weights, mean, log_std = self.components(output)
+        return torch.logsumexp(
+            log_weights + tanh_gaussian_log_prob(mean, log_std, actions.unsqueeze(-2)).sum(-1), dim=-1
+        )
+
+    def loss(self, output: Tensor, actions: Tensor) -> Tensor:
+        return -self.log_prob(output, actions)
+
+    def action(self, output: Tensor) -> Tensor:
+        log_weights, mean, _ = self.components(output)
+        likelier = log_weights.argmax(-1, keepdim=True).unsqueeze(-1).expand(*mean.shape[:-2], 1, mean.shape[-1])
+        return torch.tanh(mean.gather(-2, likelier).squeeze(-2))
+
+
+HEADS = {"det": Deterministic(), "tanh_gauss": TanhGaussian(), "mix2": Mixture2()}
+
+
+class Policy(nn.Module):
+    """R policies. ``forward``: observations ``(R, n, observation_dim)`` -> raw head output."""
+
+    def __init__(
+        self,
+        generators: Sequence[torch.Generator],
+        observation_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        head: str = "det",
+    ) -> None:
+        super().__init__()
+        self.shape = {
+            "observation_dim": observation_dim,
+            "action_dim": action_dim,
+            "hidden": list(hidden),
+            "head": head,
+        }
+        self.head = HEADS[head]
+        self.normalizer = Normalizer(len(generators), observation_dim)
+        self.mlp = StackedMLP(generators, (observation_dim, *hidden, self.head.outputs(action_dim)))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return self.mlp(self.normalizer(observations))
+
+    def loss(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """Imitation loss of each pair, ``(R, n)``."""
+        return self.head.loss(self(observations), actions)
+
+    @torch.inference_mode()
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Evaluation actions of a one-replica policy: ``(n, observation_dim)`` -> ``(n, action_dim)``, float32."""
+        batch = torch.tensor(observations, dtype=torch.float32).unsqueeze(0)
+        return self.head.action(self(batch)).squeeze(0).numpy()

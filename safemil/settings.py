@@ -1,0 +1,94 @@
+"""Every setting of the suite's core on one page: split, cost model, weights, policy, SafeMIL. Needs no torch.
+
+Defaults are the `bench` preset. A setting's range is checked at construction (safemil/config.py); names are the dotted
+names of ``--set``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from safemil.config import Settings, setting
+
+
+@dataclass(frozen=True)
+class SplitConfig(Settings):
+    """How D_N and D_U are drawn (the paper's sizes are the defaults)."""
+
+    protocol: Literal["mix50", "union"] = setting("mix50", "mix50: fixed bands and sizes; union: D_U is all the rest")
+    n_nonpreferred: int = setting(50, "trajectories in D_N", low=2)
+    n_unlabeled: int = setting(200, "trajectories in D_U (ignored by union)", low=4)
+    mixture: float = setting(0.5, "share of D_U that is non-preferred, 1 - p", low=0.0, high=1.0)
+    contamination: float = setting(0.0, "share of D_N replaced by high-return preferred trajectories", low=0, high=1)
+    cost_limit: float = setting(25.0, "preferred: true cost below this", low=0.0)
+    held_out: float = setting(0.2, "share of D_N and of D_U kept for validation", low=0.0, high=0.5)
+
+
+@dataclass(frozen=True)
+class SegmentCostConfig(Settings):
+    """How a cost network is trained by comparing segments of D_N with segments of D_U."""
+
+    steps: int = setting(100_000, "gradient steps", low=1)
+    segment_length: int | Literal["full"] = setting(5, "H, steps of each trajectory compared, or full", low=1)
+    pairs: int = setting(4, "B, comparisons in an update (the paper uses 1)", low=1)
+    discount: float = setting(0.99, "g, restarts at each segment", low=0.0, high=1.0)
+    hidden: tuple[int, ...] = setting((256, 256), "widths of the hidden layers", low=1)
+    learning_rate: float = setting(3e-4, "AdamW's", low=0.0)
+    schedule: Literal["constant", "linear", "cosine"] = setting("cosine", "of the learning rate, to zero")
+    weight_decay: float = setting(0.01, "decoupled", low=0.0)
+
+
+@dataclass(frozen=True)
+class CostModelConfig(SegmentCostConfig):
+    """The same with bags: SafeMIL's."""
+
+    bag_size: int = setting(128, "K, trajectories in a bag (the paper's tables use 128)", low=1)
+    segment_by: Literal["trajectory", "transition"] = setting("trajectory", "draw a trajectory first, or any start")
+    aggregator: Literal["mean"] = setting("mean", "bag score from segment scores")
+
+
+@dataclass(frozen=True)
+class WeightsConfig(Settings):
+    """How predicted cost becomes weight."""
+
+    kind: Literal[
+        "exponential", "exponential-segment", "exponential-step", "linear-step", "linear", "hard", "quantile"
+    ] = setting("exponential", "see the table in safemil/weights.py")
+    beta: float = setting(0.6, "temperature of the exponential kinds", low=1e-6)
+    quantile: float = setting(0.5, "share of D_U kept by kind quantile", low=0.01, high=1.0)
+
+
+@dataclass(frozen=True)
+class PolicyConfig(Settings):
+    """How the policy is cloned. Defaults are the `bench` preset."""
+
+    steps: int = setting(100_000, "gradient steps", low=1)
+    batch_size: int = setting(256, "transitions in an update", low=1)
+    head: Literal["det", "tanh_gauss", "mix2"] = setting("det", "action distribution, see safemil/policies.py")
+    hidden: tuple[int, ...] = setting((256, 256), "widths of the hidden layers", low=1)
+    learning_rate: float = setting(3e-4, "AdamW's", low=0.0)
+    schedule: Literal["constant", "linear", "cosine"] = setting("cosine", "of the learning rate, to zero")
+    weight_decay: float = setting(0.0, "decoupled", low=0.0)
+    normalize_observations: bool = setting(True, "by mean and spread over D_N and D_U")
+
+
+@dataclass(frozen=True)
+class SafeMILConfig(Settings):
+    """SafeMIL's settings. Defaults are the `bench` preset."""
+
+    mode: Literal["two_stage", "joint"] = setting("two_stage", "joint: policy.steps alternating updates of both")
+    cost_model: CostModelConfig = dataclasses.field(default_factory=CostModelConfig)
+    weights: WeightsConfig = dataclasses.field(default_factory=WeightsConfig)
+    policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(Settings):
+    """How a trained policy is rolled out. The last checkpoint is the result, whatever the earlier ones score."""
+
+    episodes: int = setting(50, "episodes of the final policy (the worst 20 % are then ten)", low=1)
+    checkpoints: int = setting(5, "evenly spaced policies evaluated, the final one among them", low=1)
+    checkpoint_episodes: int = setting(20, "episodes of each earlier policy", low=1)
+    seed: int = setting(0, "of the evaluation episodes, shared by all methods and seeds", low=0)

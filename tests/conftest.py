@@ -1,0 +1,51 @@
+"""Shared by all tests: one torch thread, a generator, and a toy dataset whose safe behaviour is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from safemil.settings import SplitConfig
+from safemil.splits import HiddenLabels, Split, make_split
+from safemil.trajectories import Outcomes, Trajectories
+
+SAFE_ACTION, UNSAFE_ACTION = -0.6, 0.6  # first action dimension of the toy dataset's two behaviours
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def toy_dataset(n: int = 240, seed: int = 0) -> tuple[Trajectories, Outcomes]:
+    """Half the trajectories push left (free), half push right (cost 3 a step); lengths 28 to 44; 3 observations."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(28, 45, n)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    unsafe = np.repeat(np.arange(n) % 2 == 1, lengths)
+    observations = rng.normal(size=(offsets[-1], 3)) * [1.0, 5.0, 0.2] + [0.0, 3.0, 0.0]
+    first = np.where(unsafe, UNSAFE_ACTION, SAFE_ACTION) + 0.05 * rng.normal(size=offsets[-1])
+    actions = np.stack([first, 0.3 * np.tanh(observations[:, 0])], axis=1)
+    rewards = rng.random(offsets[-1])
+    return (
+        Trajectories(observations.astype(np.float32), actions.clip(-1, 1).astype(np.float32), offsets),
+        Outcomes(
+            rewards.astype(np.float32),
+            np.where(unsafe, 3.0, 0.0).astype(np.float32),
+            np.zeros(offsets[-1], dtype=bool),
+            offsets,
+        ),
+    )
+
+
+def toy_splits(seeds=(0,), n: int = 240, **settings) -> list[tuple[Split, HiddenLabels]]:
+    """One split of the toy dataset per seed: 20 trajectories in D_N, 80 in D_U."""
+    trajectories, outcomes = toy_dataset(n)
+    config = SplitConfig(**{"n_nonpreferred": 20, "n_unlabeled": 80, **settings})
+    return [make_split(trajectories, outcomes, config, seed) for seed in seeds]

@@ -1,0 +1,243 @@
+"""From result folders to tables, on invented results: what is read, what is counted, what is left out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from analysis import summary, table_text, tables, trial_rows
+from analysis.load import load_run, varying_axes, write_trials_csv
+from safemil import metrics
+from tests.fabricated_run import edit_row, small_run, trial_values, trials_frame
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+# --- loading -----------------------------------------------------------------------------------------------------
+
+
+def test_trials_csv_alone_gives_the_same_table(tmp_path):
+    folder = small_run(tmp_path / "run")
+    edit_row(folder / "trials" / "BallCircle-safemil-s1-default", warnings=["cost collapse", "weight collapse"])
+    from_folders = load_run(folder)
+    write_trials_csv(folder)
+    shutil.rmtree(folder / "trials")
+    from_table = load_run(folder)
+    assert from_folders.has_folders and not from_table.has_folders
+    pd.testing.assert_frame_equal(from_folders.trials, from_table.trials)
+    assert from_table.trials["warnings"].tolist().count("cost collapse;weight collapse") == 1
+
+
+def test_trials_csv_has_fixed_columns_and_does_not_depend_on_the_order_of_writing(tmp_path):
+    first = small_run(tmp_path / "first")
+    second = small_run(tmp_path / "second", seeds=(2, 0, 1), methods=("bc-safe", "safemil", "bc-all"))
+    edit_row(first / "trials" / "BallCircle-safemil-s0-default", discount=0.99)
+    edit_row(second / "trials" / "BallCircle-safemil-s0-default", discount=0.99)
+    content = write_trials_csv(first).read_bytes()
+    assert content == write_trials_csv(second).read_bytes() == write_trials_csv(second).read_bytes()
+    rows = list(csv.reader(content.decode().splitlines()))
+    assert tuple(rows[0]) == (*trial_rows.TRIAL_COLUMNS, "discount")
+    assert [row[2:4] for row in rows[1:4]] == [["bc-all", "0"], ["bc-all", "1"], ["bc-all", "2"]]
+    assert sorted(path.name for path in first.iterdir()) == ["run.json", "trials", "trials.csv"]
+
+
+def test_settings_are_sorted_by_size_and_full_comes_last(tmp_path):
+    folder = small_run(tmp_path, methods=("safemil",), seeds=(0,), settings=[{"horizon": h} for h in ("full", 100, 5)])
+    assert load_run(folder).trials["horizon"].tolist() == [5, 100, "full"]
+
+
+def test_failed_and_unfinished_trials_are_listed_and_left_out(tmp_path):
+    folder = small_run(tmp_path)
+    safemil, bc_all, bc_safe = (
+        folder / "trials" / f"BallCircle-{m}-s0-default" for m in ("safemil", "bc-all", "bc-safe")
+    )
+    edit_row(safemil, status="failed", reason="mil_loss is not finite at step 12")
+    (bc_all / "done").unlink()
+    (bc_safe / "row.json").write_text('{"task": "Ball')
+    no_row = folder / "trials" / "BallCircle-safemil-s1-default"
+    (no_row / "row.json").unlink()
+    (no_row / "done").unlink()
+    (no_row / "error.txt").write_text("Traceback\nOSError: disk is full\n")
+    edit_row(folder / "trials" / "BallCircle-bc-all-s1-default", normalized_cost=None)
+    planned = {**json.loads((folder / "run.json").read_text()), "trials": ["BallCircle-ppl-s0-default", bc_all.name]}
+    (folder / "run.json").write_text(json.dumps(planned))
+    run = load_run(folder)
+    failed = {problem.trial_id: problem.reason for problem in run.failed}
+    assert failed == {safemil.name: "mil_loss is not finite at step 12", no_row.name: "OSError: disk is full"}
+    unfinished = {problem.trial_id: problem.reason for problem in run.unfinished}
+    assert "not finished" in unfinished[bc_all.name]
+    assert "without a readable row.json" in unfinished[bc_safe.name]
+    assert "no normalized_cost" in unfinished["BallCircle-bc-all-s1-default"]
+    assert "never started" in unfinished["BallCircle-ppl-s0-default"]
+    assert len(run.trials) == 9 - 5
+
+
+def test_axes_are_what_varies_within_a_task_and_a_method():
+    rows = [trial_values("safemil", s, 1.0, task=t, horizon=h) for s in (0, 1) for t, h in (("A", 5), ("B", 10))]
+    assert varying_axes(trials_frame([*rows, trial_values("ppl", 0, 1.0, task="A", bag_size=1)])) == ()
+    rows = [
+        trial_values("safemil", 0, 1.0, mixture=m, n_unlabeled=n, bag_size=k)
+        for m, n in ((0.2, 60), (0.5, 96))
+        for k in (1, 8)
+    ]
+    assert varying_axes(trials_frame(rows)) == ("bag_size", "n_unlabeled")
+    assert varying_axes(trials_frame(rows), ["split.mixture", "cost_model.bag_size"]) == ("mixture", "bag_size")
+    # Seeds of one setting only: known from run.json alone.
+    rows = [trial_values("safemil", 0, 1.0, horizon=5), trial_values("safemil", 1, 1.0, horizon="full")]
+    assert varying_axes(trials_frame(rows)) == ()
+    assert varying_axes(trials_frame(rows), ["cost_model.segment_length", "policy.steps"]) == ("horizon",)
+
+
+def test_the_same_seed_twice_is_noticed(tmp_path):
+    folder = small_run(tmp_path)
+    shutil.copytree(
+        folder / "trials" / "BallCircle-safemil-s0-default", folder / "trials" / "BallCircle-safemil-s0-other"
+    )
+    assert load_run(folder).duplicates == ["BallCircle-safemil-s0-default, BallCircle-safemil-s0-other"]
+
+
+# --- numbers -----------------------------------------------------------------------------------------------------
+
+
+def test_summary_by_hand():
+    costs = {"safemil": (0.8, 1.2), "ppl": (1.5, 1.7), "bc-safe": (0.1, 0.3), "dwbc": (0.2,)}
+    goals = {"safemil": 0.6, "ppl": 0.9, "bc-safe": 0.8, "dwbc": 0.4}
+    table = summary.summarize(
+        trials_frame([trial_values(m, s, c, goals[m]) for m, cs in costs.items() for s, c in enumerate(cs)]), ()
+    )
+    assert table["method"].tolist() == ["safemil", "ppl", "dwbc", "bc-safe"]
+    row = table.set_index("method")
+    assert row.loc["safemil", "normalized_cost_mean"] == pytest.approx(1.0)
+    assert row.loc["safemil", "normalized_cost_std"] == pytest.approx(math.sqrt(0.08))
+    assert math.isnan(row.loc["dwbc", "normalized_cost_std"])
+    assert row["safe"].to_dict() == {"safemil": True, "ppl": False, "dwbc": True, "bc-safe": True}
+    # BC-Safe returns more, but it is an oracle; PPL too, but it is not safe.
+    assert row.index[row["best_safe_return"]].tolist() == ["safemil"]
+
+
+def test_summary_over_tasks_needs_every_task():
+    rows = [
+        trial_values(m, s, c + s, task=t)
+        for m, c in (("safemil", 0.0), ("bc-all", 4.0))
+        for s in range(4)
+        for t in "AB"
+    ]
+    table = summary.summarize_over_tasks(trials_frame([*rows, trial_values("ppl", 0, 1.0, task="A")]), ()).set_index(
+        "method"
+    )
+    assert table.loc["safemil", "normalized_cost_iqm"] == metrics.iqm(np.repeat([0.0, 1.0, 2.0, 3.0], 2))
+    assert table.loc["safemil", "normalized_cost_low"] < 1.5 < table.loc["safemil", "normalized_cost_high"]
+    assert table.loc["safemil", "improvement"] == 1.0
+    assert table.loc["bc-all", "improvement"] == 0.5
+    assert table.loc["safemil", "safe_tasks"] == 0
+    assert math.isnan(table.loc["ppl", "normalized_cost_iqm"])
+    assert summary.summarize_over_tasks(trials_frame([trial_values("safemil", 0, 1.0)]), ()).empty
+
+
+# --- tables ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def warned_run(tmp_path):
+    """Two tasks, one seed's failure signature, one row with a single seed."""
+    folder = small_run(tmp_path, tasks=("BallCircle", "CarRun"))
+    edit_row(folder / "trials" / "BallCircle-safemil-s1-default", warnings="memorized D_N; cost collapse")
+    for seed in (1, 2):
+        shutil.rmtree(folder / "trials" / f"CarRun-bc-all-s{seed}-default")
+    run = load_run(folder)
+    return run, summary.summarize(run.trials, run.axes)
+
+
+def test_main_table(warned_run):
+    table = tables.main_table(*warned_run)
+    assert [(row.group, row.cells[0].text) for row in table.rows] == [
+        (task, name) for task in ("BallCircle", "CarRun") for name in ("SafeMIL", "BC-All", "BC-Safe †")
+    ]
+    assert [row.cells[1].bold for row in table.rows] == [True, False, False] + [False] * 3
+    assert table.rows[0].cells[-1].text == "a 1/3, b 1/3"
+    assert "b: memorized D_N (in so many of the seeds)" in table.notes
+    lone = table.rows[4].cells
+    assert re.fullmatch(r"\d\.\d\d", lone[1].text), "one seed has no spread"
+    assert lone[-2].text == "1 × 50"
+
+
+def test_notes_column_only_where_there_are_notes(tmp_path):
+    run = load_run(small_run(tmp_path))
+    table = tables.main_table(run, summary.summarize(run.trials, run.axes))
+    assert table.header[-1] == "Seeds × episodes"
+    assert all(len(row.cells) == len(table.header) for row in table.rows)
+
+
+def test_numbers_never_read_minus_zero_and_blanks_are_dashes():
+    assert tables.decimal(-0.001) == "0.00"
+    assert tables.decimal(-0.126) == "-0.13"
+    assert tables.decimal(math.nan) == "–"
+
+
+def test_axis_table_has_a_block_for_each_method_that_varies(tmp_path):
+    folder = small_run(tmp_path, settings=[{"bag_size": k} for k in (128, 8, 1)], axes=["cost_model.bag_size"])
+    run = load_run(folder)
+    assert run.axes == ("bag_size",)
+    table = tables.axis_table(run, summary.summarize(run.trials, run.axes), "bag_size")
+    assert {row.group for row in table.rows} == {"BallCircle, SafeMIL"}
+    assert [row.cells[0].text for row in table.rows] == ["1", "8", "128"]
+    names = [row.cells[0].text for row in tables.main_table(run, summary.summarize(run.trials, run.axes)).rows]
+    assert names == ["SafeMIL (K=1)", "SafeMIL (K=8)", "SafeMIL (K=128)", "BC-All", "BC-Safe †"]
+
+
+def test_latex_is_escaped_balanced_and_rectangular(warned_run):
+    table = tables.main_table(*warned_run)
+    odd = tables.replace(table, title="50 % of |D_N| & #1_{x} ~ ^ \\", rows=table.rows[:3])
+    text = table_text.to_latex(odd)
+    assert (
+        r"50 \% of \textbar{}$D_N$\textbar{} \& \#1\_\{x\} \textasciitilde{} \textasciicircum{} \textbackslash{}"
+        in text
+    )
+    assert text.isascii()
+    unescaped = re.sub(r"\\[\\{}&%$#_]", "", text.replace("\\\\", ""))
+    assert unescaped.count("{") == unescaped.count("}")
+    assert unescaped.count("$") % 2 == 0
+    body = [line for line in text.splitlines() if line.endswith(r" \\") and "multicolumn" not in line]
+    assert [re.sub(r"\\&", "", line).count("&") for line in body] == [len(table.header) - 1] * 4
+    for name in ("table", "tabular"):
+        assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 1
+
+
+def test_latex_compiles(warned_run, tmp_path):
+    if shutil.which("pdflatex") is None:
+        pytest.skip("pdflatex is not installed")
+    body = table_text.to_latex(tables.main_table(*warned_run))
+    source = rf"\documentclass{{article}}\usepackage{{booktabs,amssymb}}\begin{{document}}{body}\end{{document}}"
+    (tmp_path / "table.tex").write_text(source)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    if "booktabs.sty' not found" in done.stdout:
+        pytest.skip("this LaTeX has no booktabs")
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_markdown_is_rectangular(warned_run):
+    lines = [line for line in table_text.to_markdown(tables.main_table(*warned_run)).splitlines() if line[:1] == "|"]
+    assert len(lines) == 2 + 6
+    assert len({line.count("|") for line in lines}) == 1
+    assert "**0." in lines[2]
+
+
+def test_console_table_fits_80_columns(warned_run):
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(table_text.to_console(tables.main_table(*warned_run)))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert "SafeMIL" in text and "a 1/3" in text

@@ -1,0 +1,203 @@
+"""The answer in a sentence and the report, on invented results."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis import report, summary
+from analysis.answer import answer
+from safemil.errors import UserError
+from tests.fabricated_run import edit_row, small_run, trial_values, trials_frame
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+# --- the answer --------------------------------------------------------------------------------------------------
+
+
+def answered(rows: list[dict], axes: tuple[str, ...] = ()) -> str:
+    trials = trials_frame(rows)
+    return answer(trials, summary.summarize(trials, axes), axes)
+
+
+def test_answer_for_one_task():
+    rows = [trial_values("safemil", s, c, 0.5) for s, c in enumerate((0.4, 1.2))] + [
+        trial_values("bc-all", s, 2.4, 0.7) for s in (0, 1)
+    ]
+    assert answered(rows) == (
+        "On BallCircle, SafeMIL is safer than cloning everything (BC-All): normalized cost 0.80 against 2.40, 3 times"
+        " lower, at a normalized return of 0.50 against 0.70 (cost lower in 2 of 2 seeds). Its mean cost is under the"
+        " limit of 25; 1 of 2 seeds is within it."
+    )
+    worse = answered([trial_values("safemil", 0, 3.0), trial_values("bc-all", 0, 2.0)])
+    assert "is not safer" in worse and "1.5 times higher" in worse and "over the limit" in worse
+    assert "One seed: nothing is known about the spread." in worse
+    assert "no cost at all" in answered([trial_values("safemil", 0, 0.0), trial_values("bc-all", 0, 2.0)])
+    assert "1 of 1 SafeMIL trials show a failure" in answered(
+        [trial_values("safemil", 0, 0.0, warnings="safe but immobile")]
+    )
+
+
+def test_answer_without_one_of_the_two():
+    assert answered([trial_values("bc-all", 0, 0.5)]) == (
+        "This run has no SafeMIL trials. Safe with the highest return: BC-All on BallCircle."
+    )
+    assert "normalized cost is 0.50 at a normalized return of 0.50" in answered([trial_values("safemil", 0, 0.5)])
+
+
+def test_answer_over_tasks_and_over_settings():
+    costs = {"safemil": (0.5, 2.0), "bc-all": (2.0, 4.0), "ppl": (1.0, 3.0)}
+    text = answered(
+        [trial_values(m, 0, c, task=t) for m, pair in costs.items() for t, c in zip("AB", pair, strict=True)]
+    )
+    assert "safer than cloning everything (BC-All) on 2 of 2 tasks: BC-All costs 3 times as much" in text
+    assert "under the limit on 1 of 2 tasks. The safest other baseline of each task costs 1.8 times as much" in text
+    sweep = [trial_values("safemil", 0, c, bag_size=k) for k, c in ((1, 3.0), (8, 1.5), (64, 0.5))] + [
+        trial_values("bc-all", 0, 2.0)
+    ]
+    assert answered(sweep, ("bag_size",)).startswith(
+        "On BallCircle, SafeMIL's normalized cost runs from 0.50 (K=64) to 3.00 (K=1) over the 3 settings. It is safer"
+        " than cloning everything (BC-All) in 2 of 3 settings and under the limit in 1 of 3."
+    )
+
+
+# --- the report --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """A sweep over K with a failed trial whose message needs escaping, and its report."""
+    settings = [{"bag_size": k} for k in (1, 64)]
+    folder = small_run(tmp_path_factory.mktemp("results") / "sweep", settings=settings, axes=["bag_size"])
+    failed = folder / "trials" / "BallCircle-safemil-s2-bag_size_64"
+    edit_row(failed, status="failed", reason="<script>alert(1)</script> & more")
+    (failed / "done").unlink()
+    page = report.build_report(folder)
+    return folder, page.read_text()
+
+
+def without_date(page: str) -> str:
+    return re.sub(r"Made [\d-]+ [\d:]+ UTC", "", page)
+
+
+@pytest.mark.slow
+def test_report_files(reported):
+    folder, _ = reported
+    files = {str(path.relative_to(folder / "report")) for path in (folder / "report").rglob("*") if path.is_file()}
+    names = ("figures/return_cost", "figures/by_bag_size_BallCircle", "figures/curves_BallCircle")
+    assert files == {
+        "report.html",
+        *(f"tables/{name}.{ending}" for name in ("main", "by_bag_size") for ending in ("csv", "md", "tex")),
+        *(f"{name}.{ending}" for name in names for ending in ("png", "pdf")),
+    }
+    table = pd.read_csv(folder / "report" / "tables" / "main.csv")
+    assert table["seeds"].tolist() == [3, 2, 3, 3]
+    assert (folder / "trials.csv").is_file()
+
+
+@pytest.mark.slow
+def test_report_page_stands_alone_and_says_what_matters(reported):
+    _, page = reported
+    assert page.count("data:image/png;base64,") == 3
+    assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|<link|src="(?!data:)""", page)
+    assert "<script>alert" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
+    # The answer, then what is missing, then the tables, then the figures.
+    parts = [
+        "SafeMIL&#39;s normalized cost runs from",
+        "1 trial failed",
+        'id="main"',
+        'id="by_bag_size"',
+        'id="figures"',
+    ]
+    assert [page.index(part) for part in parts] == sorted(page.index(part) for part in parts)
+    assert 'href="../trials/BallCircle-safemil-s2-bag_size_64/log.txt"' in page
+    assert "python tune/run.py --grid demo" in page and "0123456789abcdef" in page and "torch 2.13.0" in page
+    assert "Rows rest on 2 to 3 seeds; the fewest: SafeMIL (K=64) on BallCircle." in page
+
+
+@pytest.mark.slow
+def test_report_is_deterministic_and_leaves_nothing_stale(reported, tmp_path):
+    folder, page = reported
+    copy = tmp_path / folder.name
+    shutil.copytree(folder, copy)
+    (copy / "report" / "figures" / "curves_GoneTask.png").write_bytes(b"")
+    again = report.build_report(copy).read_text()
+    # The name of the run is the same, the folder above it is not.
+    assert without_date(again) == without_date(page)
+    for old in sorted((folder / "report").rglob("*.*")):
+        if old.name != "report.html":
+            assert (copy / old.relative_to(folder)).read_bytes() == old.read_bytes(), old.name
+    assert not (copy / "report" / "figures" / "curves_GoneTask.png").exists()
+
+
+@pytest.mark.slow
+def test_report_from_trials_csv_alone(reported, tmp_path):
+    folder, _ = reported
+    copy = tmp_path / folder.name
+    copy.mkdir()
+    for name in ("trials.csv", "run.json"):
+        shutil.copy(folder / name, copy / name)
+    before = (copy / "trials.csv").read_bytes()
+    page = report.build_report(copy).read_text()
+    assert "1 trial failed" in page and "../trials/" not in page
+    assert (copy / "report" / "tables" / "main.csv").read_bytes() == (folder / "report/tables/main.csv").read_bytes()
+    assert not (copy / "report" / "figures" / "curves_BallCircle.png").exists()
+    assert (copy / "trials.csv").read_bytes() == before
+
+
+def broken_runs(folder: Path) -> dict[str, tuple[Path, str]]:
+    """Runs that cannot be reported, with what the one line must say."""
+    small_run(folder / "fine")
+    failed = small_run(folder / "failed")
+    for path in (failed / "trials").iterdir():
+        edit_row(path, status="failed", reason="disk\nis full")
+    unfinished = small_run(folder / "unfinished")
+    for path in (unfinished / "trials").glob("*/done"):
+        path.unlink()
+    (folder / "empty").mkdir()
+    (folder / "no_trials" / "trials").mkdir(parents=True)
+    (folder / "alien").mkdir()
+    (folder / "alien" / "trials.csv").write_text("a,b\n1,2\n")
+    return {
+        "missing": (folder / "misspelt", "no such run folder (there are: alien, failed, fine, no_trials, unfinished)"),
+        "empty": (folder / "empty", "found neither trials/ nor trials.csv"),
+        "no trials": (folder / "no_trials", "no finished trial, 0 unfinished"),
+        "failed": (failed, "no finished trial, 9 failed, 0 unfinished. First failure: disk is full (log: "),
+        "unfinished": (unfinished, "no finished trial, 9 unfinished; run tune/run.py with --resume"),
+        "alien": (folder / "alien", "not a table of trials; its columns are a, b"),
+    }
+
+
+def test_nothing_to_report_is_one_line_and_exit_code_2(tmp_path, capsys):
+    for folder, expected in broken_runs(tmp_path).values():
+        assert report.main([str(folder)]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == "" and captured.err.count("\n") == 1
+        assert captured.err.startswith("error: ") and expected in captured.err
+        with pytest.raises(UserError):
+            report.build_report(folder)
+
+
+def test_report_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    folder = small_run(tmp_path / "run", methods=("safemil",), seeds=(0,), points=1)
+    (folder / "report").write_text("in the way")
+    assert report.main([str(folder)]) == 2
+    assert re.fullmatch(r"error: .*report.*; the report needs to read and write RUN\n", capsys.readouterr().err)
+
+
+@pytest.mark.slow
+def test_report_runs_as_a_script(tmp_path):
+    folder = small_run(tmp_path / "run", methods=("safemil",), seeds=(0,), points=1)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error", str(ROOT / "analysis" / "report.py"), str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"report: {folder / 'report' / 'report.html'}\n"

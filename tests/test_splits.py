@@ -1,0 +1,124 @@
+"""Splits: sizes, disjointness, bands, fallback, contamination, what a learner can reach."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from safemil.settings import SplitConfig
+from safemil.splits import Split, SplitError, make_split
+from safemil.trajectories import Outcomes, Trajectories
+from tests.conftest import toy_splits
+
+
+def dataset_with(costs, returns):
+    """Two-step trajectories of given total cost and return."""
+    n = len(costs)
+    offsets = 2 * np.arange(n + 1)
+    observations, actions = np.zeros((2 * n, 1), np.float32), np.zeros((2 * n, 1), np.float32)
+    halves = [np.repeat(np.asarray(values, np.float32) / 2, 2) for values in (returns, costs)]
+    return Trajectories(observations, actions, offsets), Outcomes(*halves, np.zeros(2 * n, bool), offsets)
+
+
+def sets_of(split: Split):
+    return [split.nonpreferred, split.nonpreferred_held_out, split.unlabeled, split.unlabeled_held_out]
+
+
+def test_sizes_held_out_share_and_disjointness():
+    ((split, labels),) = toy_splits(mixture=0.25)
+    assert [len(part) for part in sets_of(split)] == [16, 4, 64, 16]
+    everything = np.concatenate(sets_of(split))
+    assert len(np.unique(everything)) == len(everything)
+    d_n = np.concatenate(sets_of(split)[:2])
+    d_u = np.concatenate(sets_of(split)[2:])
+    assert labels.nonpreferred[d_n].all()
+    assert labels.nonpreferred[d_u].sum() == 20  # a quarter of 80
+    assert labels.preferred[d_u].sum() == 60
+
+
+def test_bands_and_return_filter():
+    costs = [10.0] * 8 + [50.0] * 4 + [100.0] * 8
+    returns = list(range(8)) + [99.0] * 4 + list(range(8))
+    config = SplitConfig(n_nonpreferred=2, n_unlabeled=4, held_out=0.0)
+    split, labels = make_split(*dataset_with(costs, returns), config, seed=0)
+    used = np.concatenate(sets_of(split))
+    # Only the upper half by return of each band: 4..7 preferred, 16..19 non-preferred, none of the middle.
+    assert set(used) <= {4, 5, 6, 7, 16, 17, 18, 19}
+    assert labels.record["fallback"] is None
+    assert labels.record["counts"] == {"preferred": {"band": 8, "pool": 4}, "nonpreferred": {"band": 8, "pool": 4}}
+
+
+def test_return_filter_yields_where_the_band_needs_it():
+    split, labels = make_split(
+        *dataset_with([0.0] * 4 + [100.0] * 4, list(range(8))),
+        SplitConfig(n_nonpreferred=2, n_unlabeled=4, held_out=0.0),
+        seed=0,
+    )
+    assert labels.record["counts"]["nonpreferred"]["pool"] == 4  # 2 + 2 are needed, half would be 2
+    assert len(np.concatenate(sets_of(split))) == 6
+
+
+def test_thin_band_falls_back_to_quantiles_and_says_so():
+    costs = np.linspace(0, 60, 40)  # nothing above 75
+    split, labels = make_split(
+        *dataset_with(costs, np.ones(40)), SplitConfig(n_nonpreferred=3, n_unlabeled=10, held_out=0.0), seed=0
+    )
+    assert "nonpreferred band has 0 of 8" in labels.record["fallback"]
+    assert costs[labels.preferred].max() <= 15.01 and costs[labels.nonpreferred].min() >= 44.9
+    assert labels.preferred.sum() == labels.nonpreferred.sum() == 10
+
+
+def test_too_few_trajectories_is_a_clear_error():
+    with pytest.raises(SplitError, match=r"nonpreferred band holds 3 trajectories, the split needs 22.*of 10 in all"):
+        make_split(
+            *dataset_with([0.0] * 7 + [100.0] * 3, np.ones(10)), SplitConfig(n_nonpreferred=20, n_unlabeled=4), seed=0
+        )
+
+
+def test_contamination_takes_the_best_preferred_trajectories():
+    returns = np.concatenate([np.arange(40.0), np.zeros(40)])
+    config = SplitConfig(n_nonpreferred=8, n_unlabeled=16, contamination=0.5, held_out=0.0)
+    split, labels = make_split(*dataset_with([0.0] * 40 + [100.0] * 40, returns), config, seed=3)
+    contaminants = split.nonpreferred[labels.preferred[split.nonpreferred]]
+    assert set(contaminants) == {36, 37, 38, 39}
+    assert not set(contaminants) & set(split.unlabeled)
+    assert labels.preferred[split.unlabeled].sum() == 8
+
+
+def test_union_protocol():
+    costs = np.arange(40.0)
+    config = SplitConfig(protocol="union", n_nonpreferred=4, held_out=0.0)
+    split, _ = make_split(*dataset_with(costs, costs), config, seed=0)
+    # Lower-return half dropped (0..19), D_N from cost >= 0.7 * 39 = 27.3, D_U everything else that is left.
+    assert split.nonpreferred.min() >= 28
+    assert sorted(np.concatenate([split.nonpreferred, split.unlabeled])) == list(range(20, 40))
+
+
+def test_seed_decides_and_nothing_else():
+    (first, _), (again, _) = toy_splits([3]) + toy_splits([3])
+    ((other, _),) = toy_splits([4])
+    assert all(np.array_equal(a, b) for a, b in zip(sets_of(first), sets_of(again), strict=True))
+    assert not np.array_equal(first.nonpreferred, other.nonpreferred)
+
+
+def test_a_split_holds_no_outcome():
+    """By construction: what a learner is handed has observations, actions and indices, nothing more."""
+    ((split, labels),) = toy_splits()
+    assert {field.name for field in dataclasses.fields(split.trajectories)} == {"observations", "actions", "offsets"}
+    assert {field.name for field in dataclasses.fields(split)} == {
+        "trajectories",
+        "nonpreferred",
+        "unlabeled",
+        "nonpreferred_held_out",
+        "unlabeled_held_out",
+    }
+    assert not any(value is labels.outcomes for value in vars(split).values())
+
+
+def test_evaluation_sets_are_unseen():
+    ((split, labels),) = toy_splits()
+    nonpreferred, preferred = labels.evaluation_sets(split)
+    seen = np.concatenate([split.nonpreferred, split.unlabeled])
+    assert not set(seen) & set(np.concatenate([nonpreferred, preferred]))
+    assert set(split.nonpreferred_held_out) <= set(nonpreferred)
+    assert len(preferred) > 0

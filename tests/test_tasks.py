@@ -1,0 +1,79 @@
+"""The registry against DSRL's own numbers (test_simulators.py compares the dimensions with the simulators)."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from safemil.errors import UserError
+from safemil.tasks import PAPER_TASKS, TASKS, find_task
+
+
+@pytest.fixture(scope="module")
+def infos():
+    """dsrl/infos.py alone: importing the package would import the simulators."""
+    package = importlib.util.find_spec("dsrl")
+    if package is None:
+        pytest.skip("dsrl is not installed")
+    specification = importlib.util.spec_from_file_location("dsrl_infos", Path(package.origin).with_name("infos.py"))
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_every_row_has_dsrls_numbers(infos):
+    for task in TASKS.values():
+        assert infos.DATASET_URLS[task.name].rsplit("/", 1)[1] == task.file_name
+        assert task.file_name.startswith(f"{task.file_stem}-") and task.file_name.endswith(
+            f"-{task.n_trajectories}.hdf5"
+        )
+        assert infos.DEFAULT_MAX_EPISODE_STEPS[task.name] == task.horizon
+        assert infos.MIN_EPISODE_REWARD[task.name] == task.return_min
+        assert infos.MAX_EPISODE_REWARD[task.name] == task.return_max
+        assert infos.MAX_EPISODE_COST[task.name] == task.cost_max
+
+
+def test_every_task_of_dsrl_but_metadrive_is_there(infos):
+    assert set(TASKS) == {name for name, url in infos.DATASET_URLS.items() if "MetaDrive" not in url}
+    assert set(PAPER_TASKS) <= set(TASKS)
+
+
+def test_segment_lengths_and_cost_limit():
+    assert {task.family: task.segment_length for task in TASKS.values()} == {
+        "bullet": 5,
+        "velocity": 5,
+        "navigation": 10,
+    }
+    assert {task.cost_limit for task in TASKS.values()} == {25.0}
+
+
+def test_bullet_car_circle_is_not_the_navigation_one():
+    assert find_task("CarCircle").environment_id == "OfflineCarCircle-v0"
+    assert find_task("CarCircle1").environment_id == "OfflineCarCircle1Gymnasium-v0"
+    assert find_task("SwimmerVelocity").environment_id == "OfflineSwimmerVelocityGymnasium-v1"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("ballcircle", "did you mean BallCircle\\?"),
+        ("OfflinePointGoal1Gymnasium-v0", "did you mean PointGoal1\\?"),
+        ("SwimerVelocity", "did you mean SwimmerVelocity"),
+        ("zzz", "valid names: BallCircle BallRun"),
+    ],
+)
+def test_unknown_name_gets_the_nearest(name, hint):
+    with pytest.raises(UserError, match=f"unknown task '{name}': {hint}"):
+        find_task(name)
+
+
+def test_a_wrong_row_is_refused():
+    with pytest.raises(UserError, match="family is 'mujoco', expected one of bullet, velocity, navigation"):
+        dataclasses.replace(find_task("BallRun"), family="mujoco")
+    with pytest.raises(UserError, match="return_min 2000 is not below return_max"):
+        dataclasses.replace(find_task("BallRun"), return_min=2000)
+    with pytest.raises(UserError, match="horizon is 0"):
+        dataclasses.replace(find_task("BallRun"), horizon=0)

@@ -1,0 +1,1 @@
+"""Running the study: grids as data, trials, and the schedulers that run them."""

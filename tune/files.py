@@ -1,0 +1,39 @@
+"""Small files of a run, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write whole or not at all; NaN becomes null."""
+    write_atomically(path, json.dumps(without_nan(values), indent=2, default=float) + "\n")
+
+
+def without_nan(values: Any) -> Any:
+    """NaN and infinities as None, all through; JSON has no such numbers."""
+    if isinstance(values, dict):
+        return {name: without_nan(value) for name, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [without_nan(value) for value in values]
+    if isinstance(values, (float, np.floating)):
+        return float(values) if np.isfinite(values) else None
+    return values
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Through a temporary name in the same folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file's values."""
+    return json.loads(path.read_text())

@@ -1,0 +1,70 @@
+"""Where a run's folder lives: a folder that every node sees, or an object store reached through fsspec.
+
+With a URI (``s3://bucket/path``, ``file:///...``) each machine works in a folder of its own; a trial is copied to the
+store when it ends, its ``done`` file last, and everything is fetched back for the tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from safemil.errors import UserError
+
+
+def is_uri(storage: str) -> bool:
+    """Whether ``storage`` names an object store rather than a folder."""
+    return "://" in storage
+
+
+def working_folder(storage: str, name: str) -> Path:
+    """The local folder a run works in: the run's own, or a staging folder that is the same for the same URI."""
+    if not is_uri(storage):
+        return (Path(storage) / name).resolve()
+    digest = hashlib.sha256(f"{storage}/{name}".encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / "safemil-runs" / f"{name}-{digest}"
+
+
+def _open(uri: str):
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(uri)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"--storage {uri}: {error}") from None
+
+
+def push_trials(uri: str, trials_folder: Path, trial_ids: Sequence[str]) -> None:
+    """Copy trial folders to the store, each trial's ``done`` last."""
+    filesystem, root = _open(uri)
+    for trial_id in trial_ids:
+        folder = trials_folder / trial_id
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".tmp"))
+        files.sort(key=lambda path: path.name == "done")
+        for path in files:
+            target = f"{root}/trials/{trial_id}/{path.relative_to(folder).as_posix()}"
+            filesystem.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+            filesystem.put_file(str(path), target)
+
+
+def push_files(uri: str, folder: Path, names: Sequence[str]) -> None:
+    """Copy files or folders of the run other than its trials."""
+    filesystem, root = _open(uri)
+    for name in names:
+        if (folder / name).exists():
+            filesystem.makedirs(root, exist_ok=True)
+            filesystem.put(str(folder / name), f"{root}/{name}", recursive=True)
+
+
+def pull(uri: str, folder: Path) -> None:
+    """Fetch what the store has of the run into ``folder``."""
+    filesystem, root = _open(uri)
+    root = root.rstrip("/")
+    if not filesystem.exists(root):
+        return
+    for path in filesystem.find(root):
+        target = folder / path[len(root) :].lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        filesystem.get_file(path, str(target))
