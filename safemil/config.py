@@ -56,6 +56,17 @@ def field_types(config_class: type) -> dict[str, Any]:
     return typing.get_type_hints(config_class)
 
 
+def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
+    """The words after ``--set``: ``["a.b=1"]`` -> ``{"a.b": "1"}``."""
+    settings = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals or not name or not value:
+            raise ConfigError(f"--set {assignment}: expected KEY=VALUE, for example cost_model.bag_size=64")
+        settings[name] = value
+    return settings
+
+
 def from_text(text: str) -> Any:
     """A command line's text as JSON where it is JSON (``1e5``, ``true``, ``256,256``), else as it stands (``full``)."""
     try:
@@ -73,6 +84,8 @@ def convert(annotation: Any, value: Any) -> Any:
     from pydantic import TypeAdapter, ValidationError  # only where settings arrive as text, never in a learner
 
     parsed = from_text(value) if isinstance(value, str) else value
+    if typing.get_origin(annotation) is tuple and isinstance(parsed, int):
+        parsed = [parsed]
     try:
         if isinstance(parsed, bool) and annotation is not bool:
             raise ConfigError(f"{value!r}: expected {getattr(annotation, '__name__', annotation)}")

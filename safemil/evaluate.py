@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"episodes: {options.csv}")
         if options.video:
             shown = range(min(options.video_episodes, options.episodes))
-            record(load_policy(checkpoint).act, task, shown, options.seed, options.video, cost_limit)
+            record(load_policy(checkpoint), task, shown, options.seed, options.video, cost_limit)
             print(f"video: {options.video}")
     except RolloutError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -3,6 +3,10 @@
 Episode ``index`` is a function of (policy, task, evaluation seed, index) alone: its simulator is fresh and seeded by
 the two numbers, and the policy sees one observation at a time on one thread, because a float32 product may round
 differently in a batch. So neither the number of workers nor the order in which they finish changes a result.
+
+A policy is a function from observations to actions, or an object whose method ``act`` is one. Such an object may also
+have ``begin_episode(seed)``, called before the first observation (to forget the last episode, to seed its own draws),
+and ``observe(reward, cost)``, called after each step with the true reward and cost, which only an oracle's may read.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +29,13 @@ from safemil.tasks import Task, find_task
 from safemil.worker_pool import Chunk, WorkerDied, run_chunks
 
 Act = Callable[[np.ndarray], np.ndarray]  # observations (n, observation_dim) float32 -> actions (n, action_dim)
+
+
+class Actor(Protocol):
+    """A policy as an object; ``begin_episode`` and ``observe`` are optional, see above."""
+
+    def act(self, observations: np.ndarray) -> np.ndarray: ...
+
 
 # Few enough that the workers end together and progress is seen, enough that handing over costs nothing.
 EPISODES_PER_CHUNK = 4
@@ -49,28 +61,36 @@ class Episode:
         return {name.rstrip("_"): value for name, value in vars(self).items()}
 
 
-def roll_out(act: Act, task: Task, indices: Iterable[int], evaluation_seed: int) -> list[Episode]:
+def roll_out(policy: Act | Actor, task: Task, indices: Iterable[int], evaluation_seed: int) -> list[Episode]:
     """Play the episodes ``indices`` in this process, one after the other; gives them in the same order.
 
     Actions are clipped to [-1, 1]. Raises ``RolloutError``, which names the episode, when the policy gives an action
     that is not finite or has the wrong shape, and when the simulator fails.
     """
     with make(task) as simulator, one_torch_thread():
-        return [play(act, simulator, index, evaluation_seed) for index in indices]
+        return [play(policy, simulator, index, evaluation_seed) for index in indices]
 
 
 def play(
-    act: Act, simulator: Simulator, index: int, evaluation_seed: int, on_step: Callable[[Episode], None] | None = None
+    policy: Act | Actor,
+    simulator: Simulator,
+    index: int,
+    evaluation_seed: int,
+    on_step: Callable[[Episode], None] | None = None,
 ) -> Episode:
     """Play one episode to its end. ``on_step`` sees, after each step, the episode as far as it has come."""
     task, seed = simulator.task, episode_seed(evaluation_seed, index)
+    act = getattr(policy, "act", policy)
+    begin_episode, observe = (getattr(policy, name, _nothing) for name in ("begin_episode", "observe"))
     episode = Episode(index, seed, 0.0, 0.0, 0, False)
     truncated = False
     try:
         observation = simulator.reset(seed)
+        begin_episode(seed)
         while not (episode.terminated or truncated):
             action = _checked(act(observation[None]), observation, task)
             observation, reward, cost, terminated, truncated = simulator.step(action)
+            observe(reward, cost)
             episode = Episode(
                 index, seed, episode.return_ + reward, episode.cost + cost, episode.length + 1, terminated
             )
@@ -89,7 +109,7 @@ def evaluate_chunk(
     file = locate(checkpoint)
     policy = _load_once(file, file.stat().st_mtime_ns)
     try:
-        return roll_out(policy.act, find_task(task_name), indices, evaluation_seed)
+        return roll_out(policy, find_task(task_name), indices, evaluation_seed)
     except RolloutError as error:
         raise RolloutError(f"{checkpoint}: {error}") from error.__cause__
 
@@ -140,6 +160,10 @@ def evaluate_policies(
 def _load_once(file: Path, modified: int) -> Policy:
     """The policy in ``file``, kept for the next chunk; ``modified`` is part of the key, so a new file is read anew."""
     return load_policy(file)
+
+
+def _nothing(*_: Any) -> None:
+    """Stands in for a method that a policy does not have."""
 
 
 def _checked(actions: np.ndarray, observation: np.ndarray, task: Task) -> np.ndarray:

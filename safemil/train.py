@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from safemil.config import override, to_dict
+from safemil.config import override, parse_assignments, to_dict
 from safemil.errors import UserError, entry_point
 from safemil.settings import SafeMILConfig
 from safemil.splits import Split, hold_out
 from safemil.trajectories import Trajectories, load
 
-DEMO_STEPS = {"cost_model.steps": 20_000, "policy.steps": 20_000, "cost_model.pairs": 1}  # minutes on a laptop
+LAPTOP_STEPS = {"cost_model.steps": 20_000, "policy.steps": 20_000, "cost_model.pairs": 1}  # minutes on a laptop
 
 
 def join(nonpreferred: Trajectories, unlabeled: Trajectories) -> Trajectories:
@@ -56,14 +56,16 @@ def split_by_file(nonpreferred: Trajectories, unlabeled: Trajectories, seed: int
     return Split(data, *hold_out(indices[: len(nonpreferred)], indices[len(nonpreferred) :], held_out, rng))
 
 
-def write_predictions(path: Path, learned, split: Split) -> None:
-    """Mean predicted cost and weight of every unlabeled trajectory trained on, lowest cost first."""
+def write_predictions(path: Path, learned, split: Split, first: int) -> None:
+    """Mean predicted cost and weight of every unlabeled trajectory trained on, lowest cost first.
+
+    ``first`` is the index of the unlabeled file's first trajectory among those of the split.
+    """
     from safemil.diagnostics import trajectory_scores
     from safemil.weights import trajectory_means
 
     means, _ = trajectory_scores(learned, split, split.unlabeled)
     weights = trajectory_means(learned.weights, split.trajectories.lengths[split.unlabeled])
-    first = int(min(split.unlabeled.min(), split.unlabeled_held_out.min(initial=split.unlabeled.min())))
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["unlabeled_trajectory", "mean_predicted_cost", "weight"])
@@ -123,8 +125,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Load both files, train, save, say how well the two sets were told apart."""
     options = parse_arguments(arguments)
-    settings = dict(assignment.partition("=")[::2] for assignment in options.settings)
-    config = override(override(SafeMILConfig(), DEMO_STEPS), settings)
+    config = override(override(SafeMILConfig(), LAPTOP_STEPS), parse_assignments(options.settings))
     sets = [load(path)[0] for path in (options.non_preferred, options.unlabeled)]
     for name, trajectories in zip(("non-preferred", "unlabeled"), sets, strict=True):
         if len(trajectories) < 2:
@@ -151,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folder, own.policy, scorer=own.scorer, **json.loads(json.dumps(metadata, default=float))
         )
         curves.write(folder / "curves.csv", index)
-        write_predictions(folder / "predicted_costs.csv", own, split)
+        write_predictions(folder / "predicted_costs.csv", own, split, len(sets[0]))
         print(f"{path}: held-out AUROC of D_N against D_U {found['auroc_unlabeled']:.2f} (ceiling (1 + p) / 2)")
         for warning in diagnostics.failure_signatures(found):
             print(f"  warning: {warning}")

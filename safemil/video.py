@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from safemil.errors import UserError
-from safemil.rollouts import Act, Episode, one_torch_thread, play
+from safemil.rollouts import Act, Actor, Episode, one_torch_thread, play
 from safemil.simulators import make
 from safemil.tasks import Task
 
@@ -33,7 +33,7 @@ def check_video_path(path: Path) -> None:
 
 
 def record(
-    act: Act, task: Task, indices: Iterable[int], evaluation_seed: int, path: Path, cost_limit: float
+    policy: Act | Actor, task: Task, indices: Iterable[int], evaluation_seed: int, path: Path, cost_limit: float
 ) -> list[Episode]:
     """Play the episodes ``indices`` and write one video of them, whole or not at all; gives the episodes.
 
@@ -66,7 +66,7 @@ def record(
                         )
                         video.append_data(annotate(simulator.render(), caption, costs))
 
-                episodes.append(play(act, simulator, index, evaluation_seed, draw))
+                episodes.append(play(policy, simulator, index, evaluation_seed, draw))
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

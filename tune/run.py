@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 try:
+    from safemil.config import parse_assignments
     from safemil.errors import UserError, entry_point
 except ModuleNotFoundError:
     sys.exit("error: the package is not installed; run `make install`, then .venv/bin/python tune/run.py ...")
@@ -54,17 +55,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     if not options.list and not options.grid:
         parser.error("--grid NAME is required (--list shows them)")
     return options
-
-
-def parse_settings(assignments: Sequence[str]) -> dict[str, str]:
-    """``["a.b=1"]`` -> ``{"a.b": "1"}``."""
-    settings = {}
-    for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not equals or not name or not value:
-            raise UserError(f"--set {assignment}: expected KEY=VALUE, for example cost_model.bag_size=64")
-        settings[name] = value
-    return settings
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
@@ -104,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seeds=options.seeds,
         preset=options.preset,
         smoke=options.smoke,
-        settings=parse_settings(options.settings),
+        settings=parse_assignments(options.settings),
     )
     part, parts = shard or (1, 1)
     own = [trial for pack in packs(trials)[part - 1 :: parts] for trial in pack]

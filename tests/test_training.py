@@ -1,0 +1,125 @@
+"""The training loop and its parts: replicas' streams, clipping, schedules, snapshots, checkpoints on disk."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from safemil import checkpoints
+from safemil.policies import Policy
+from safemil.replicas import BLOCK, IndexTable, Streams, make_generators
+from safemil.training import Objective, clip_gradients, schedule_factor, train
+
+
+def test_streams_depend_on_seed_and_purpose_alone():
+    packed = Streams([5, 6], "bags", "cpu").uniform(4, 3)
+    alone = Streams([6], "bags", "cpu").uniform(4, 3)
+    assert packed.shape == (4, 2, 3)
+    torch.testing.assert_close(packed[:, 1:], alone, rtol=0, atol=0)
+    assert not torch.equal(Streams([6], "transitions", "cpu").uniform(4, 3), alone)
+
+
+def test_index_table_is_uniform_over_sets_of_differing_sizes():
+    table = IndexTable([np.array([7, 8, 9]), np.array([1])], "cpu")
+    drawn = table.pick(Streams([0, 1], "table", "cpu").uniform(1, 30_000))[0]
+    shares = [(drawn[0] == value).double().mean().item() for value in (7, 8, 9)]
+    assert shares == pytest.approx([1 / 3] * 3, abs=0.01)
+    assert (drawn[1] == 1).all()
+    with pytest.raises(ValueError, match="index set is empty"):
+        IndexTable([np.array([1]), np.array([], dtype=int)], "cpu")
+
+
+def test_gradients_are_clipped_per_replica():
+    parameter = torch.nn.Parameter(torch.zeros(2, 2))
+    parameter.grad = torch.tensor([[3.0, 4.0], [30.0, 40.0]])
+    norms = clip_gradients([parameter], 10.0)
+    torch.testing.assert_close(norms, torch.tensor([5.0, 50.0]))
+    torch.testing.assert_close(parameter.grad, torch.tensor([[3.0, 4.0], [6.0, 8.0]]), rtol=1e-5, atol=0)
+
+
+def test_schedules_end_at_zero():
+    for name, middle in (("constant", 1.0), ("linear", 0.5), ("cosine", 0.5)):
+        assert schedule_factor(name, 0, 10) == 1.0
+        assert schedule_factor(name, 5, 10) == pytest.approx(middle)
+    assert schedule_factor("linear", 10, 10) == 0.0 and schedule_factor("cosine", 10, 10) == pytest.approx(0.0)
+
+
+def quadratic(value: torch.nn.Parameter):
+    def loss(batch):
+        return (value - batch["target"]).square().sum(1), {"seen": batch["target"].mean(1)}
+
+    return loss
+
+
+def run_quadratic(steps: int, **options):
+    value = torch.nn.Parameter(torch.zeros(2, 1))
+    reports = []
+    objective = Objective("toy", [value], quadratic(value), 0.05, **options)
+    targets = torch.tensor([[1.0], [-2.0]])
+    taken = []
+    train(
+        "toy",
+        [objective],
+        lambda n: {"target": targets.expand(n, 2, 1)},
+        lambda batch: batch,
+        steps=steps,
+        log=lambda stage, step, metrics: reports.append((stage, step, metrics)),
+        reports=4,
+        snapshot_steps=(steps // 2, steps),
+        on_snapshot=lambda step: taken.append((step, value.detach().clone())),
+    )
+    return value.detach(), reports, taken
+
+
+def test_loop_reports_snapshots_and_converges():
+    value, reports, taken = run_quadratic(4 * BLOCK + 3, schedule="linear")
+    torch.testing.assert_close(value, torch.tensor([[1.0], [-2.0]]), atol=0.05, rtol=0)
+    assert reports[-1][1] == 4 * BLOCK + 3 and 4 <= len(reports) <= 5
+    assert reports[-1][2]["toy_loss"].shape == (2,) and reports[-1][2]["seen"] == pytest.approx([1.0, -2.0])
+    assert [step for step, _ in taken] == [(4 * BLOCK + 3) // 2, 4 * BLOCK + 3]
+    assert not torch.equal(taken[0][1], taken[1][1])
+
+
+def test_period_skips_steps():
+    often, _, _ = run_quadratic(20)
+    seldom, _, _ = run_quadratic(20, period=10)
+    assert (seldom.abs() < often.abs()).all() and (seldom != 0).all()
+
+
+def make_policy() -> Policy:
+    return Policy(make_generators([0], "test"), 3, 2, (8, 4), "tanh_gauss")
+
+
+def test_checkpoint_errors_say_what_is_wrong(tmp_path):
+    with pytest.raises(
+        checkpoints.CheckpointError, match=r"no checkpoint at .*expected a folder with policy.safetensors"
+    ):
+        checkpoints.load_policy(tmp_path)
+    path = checkpoints.save(tmp_path, make_policy())
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(checkpoints.CheckpointError, match="is damaged"):
+        checkpoints.load_policy(path)
+
+
+def test_a_checkpoint_imports_no_foreign_class(tmp_path):
+    path = checkpoints.save(tmp_path, make_policy())
+    described = json.loads(path.with_suffix(".json").read_text())
+    described["policy"]["class"] = "os:system"
+    path.with_suffix(".json").write_text(json.dumps(described))
+    with pytest.raises(checkpoints.CheckpointError, match="not of this suite"):
+        checkpoints.load_policy(path)
+
+
+def test_importing_the_package_loads_no_heavy_library():
+    """`safemil` needs torch and numpy; everything else waits until it is used."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, safemil.method, safemil.splits, safemil.diagnostics, baselines.bc;"
+        "print([name for name in ('h5py', 'pandas', 'matplotlib', 'ray', 'gymnasium', 'pydantic', 'scipy', 'requests')"
+        " if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
