@@ -21,7 +21,7 @@ PYTEST_OPTIONS = -q -n 2 --dist loadfile
 help:
 	@echo 'make demo     build $(VENV), run the demo grid, print its table, write the report'
 	@echo 'make test     build $(VENV), run the test suite (make test PYTEST_OPTIONS="-x tests/test_splits.py")'
-	@echo 'make install  build $(VENV) alone: everything pinned, about 2 GB'
+	@echo 'make install  build $(VENV) alone: everything pinned, about 2.5 GB'
 	@echo 'make lint     check the code with ruff'
 	@echo 'make clean    remove $(VENV) and caches; results and datasets stay'
 
@@ -52,7 +52,7 @@ $(STAMP): pyproject.toml $(wildcard requirements/*.txt)
 		'$(PYTHON)' -m venv --clear $(VENV); \
 	elif command -v uv >/dev/null; then uv venv --seed --clear --python 3.11 $(VENV); \
 	else echo 'error: no Python 3.11 or 3.10 found: install python3.11 (with python3.11-venv on Debian and Ubuntu) or uv' >&2; exit 1; fi
-	@echo 'installing into $(VENV): about 2 GB, some minutes'
+	@echo 'installing into $(VENV): about 2.5 GB, some minutes'
 	$(BIN)/python -m pip install -q --no-warn-conflicts -e '.[all]' \
 		-c requirements/python$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt
 	$(BIN)/python -m pip install -q --no-deps -r requirements/without-pins.txt

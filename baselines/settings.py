@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Literal
 
 from safemil.config import Settings, setting
 from safemil.settings import PolicyConfig, SegmentCostConfig, WeightsConfig
@@ -17,10 +18,17 @@ class BCConfig(Settings):
 
 
 @dataclass(frozen=True)
+class PreferenceConfig(SegmentCostConfig):
+    """A cost network trained on preferences between single segments."""
+
+    batch_size: int = setting(128, "pairs of segments in an update", low=1)
+
+
+@dataclass(frozen=True)
 class PPLConfig(Settings):
     """Preferences between single segments: SafeMIL's cost model with K = 1, and the weight 1 - c(s, a)."""
 
-    cost_model: SegmentCostConfig = dataclasses.field(default_factory=lambda: SegmentCostConfig(pairs=128))
+    cost_model: PreferenceConfig = dataclasses.field(default_factory=PreferenceConfig)
     weights: WeightsConfig = dataclasses.field(default_factory=lambda: WeightsConfig(kind="linear-step"))
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
 
@@ -29,9 +37,9 @@ class PPLConfig(Settings):
 class TREXConfig(Settings):
     """T-REX's own form: unbounded scores, undiscounted sums of 50 steps, an ensemble."""
 
-    cost_model: SegmentCostConfig = dataclasses.field(
-        default_factory=lambda: SegmentCostConfig(
-            segment_length=50, pairs=64, discount=1.0, learning_rate=1e-4, schedule="constant", steps=10_000
+    cost_model: PreferenceConfig = dataclasses.field(
+        default_factory=lambda: PreferenceConfig(
+            segment_length=50, batch_size=64, discount=1.0, learning_rate=1e-4, schedule="constant", steps=10_000
         )
     )
     ensemble: int = setting(3, "networks whose standardized scores are averaged", low=1)
@@ -69,9 +77,7 @@ class SafeDICEConfig(Settings):
     discriminator: DiscriminatorConfig = dataclasses.field(default_factory=lambda: DiscriminatorConfig(batch_size=512))
     gradient_penalty: float = setting(10.0, "on interpolates of N-U and U-U", low=0.0)
     discount: float = setting(0.99, "of the value nu", low=0.0, high=1.0)
-    alpha: float = setting(
-        -1.0, "non-preferred share of D_U; -1 estimates it from the discriminator", low=-1, high=0.99
-    )
+    alpha: float | Literal["estimated"] = setting("estimated", "non-preferred share of D_U, 1 - p", low=0.0, high=0.99)
     alpha_quantile: float = setting(0.001, "of 1/c - 1 over D_U, the estimate of alpha (0: the minimum)", low=0, high=1)
     standardize_reward: bool = setting(False, "the release is ambiguous; breaks w = d_P / d_U")
     nu_learning_rate: float = setting(1e-4, "of the value network", low=0.0)
@@ -85,7 +91,7 @@ class SafeDICEConfig(Settings):
 class DExpertsConfig(Settings):
     """Two cloned Gaussians and a product of experts."""
 
-    strength: float = setting(-1.0, "a; -1 chooses among 0.1, 0.25, 0.5, 1 on held-out likelihood", low=-1.0, high=4.0)
+    strength: float | Literal["chosen"] = setting("chosen", "a; chosen: on held-out likelihood", low=0.0, high=4.0)
     policy: PolicyConfig = dataclasses.field(default_factory=lambda: PolicyConfig(head="tanh_gauss"))
 
 

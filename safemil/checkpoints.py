@@ -39,7 +39,7 @@ def save(
     modules = {"policy": policy} if scorer is None else {"policy": policy, "scorer": scorer}
     described = {name: {"class": class_path(module), "shape": module.shape} for name, module in modules.items()}
     tensors = {
-        f"{name}.{key}": value.detach().cpu().contiguous()
+        f"{name}.{key}": value.detach().cpu().clone()
         for name, module in modules.items()
         for key, value in module.state_dict().items()
     }

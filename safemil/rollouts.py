@@ -23,7 +23,6 @@ import torch
 
 from safemil.checkpoints import load_policy, locate
 from safemil.errors import UserError
-from safemil.policies import Policy
 from safemil.simulators import Simulator, episode_seed, make
 from safemil.tasks import Task, find_task
 from safemil.worker_pool import Chunk, WorkerDied, run_chunks
@@ -157,7 +156,7 @@ def evaluate_policies(
 
 
 @functools.lru_cache(maxsize=8)
-def _load_once(file: Path, modified: int) -> Policy:
+def _load_once(file: Path, modified: int) -> Actor:
     """The policy in ``file``, kept for the next chunk; ``modified`` is part of the key, so a new file is read anew."""
     return load_policy(file)
 

@@ -32,7 +32,6 @@ class SegmentCostConfig(Settings):
 
     steps: int = setting(100_000, "gradient steps", low=1)
     segment_length: int | Literal["full"] = setting(5, "H, steps of each trajectory compared, or full", low=1)
-    pairs: int = setting(4, "B, comparisons in an update (the paper uses 1)", low=1)
     discount: float = setting(0.99, "g, restarts at each segment", low=0.0, high=1.0)
     hidden: tuple[int, ...] = setting((256, 256), "widths of the hidden layers", low=1)
     learning_rate: float = setting(3e-4, "AdamW's", low=0.0)
@@ -45,6 +44,7 @@ class CostModelConfig(SegmentCostConfig):
     """The same with bags: SafeMIL's."""
 
     bag_size: int = setting(128, "K, trajectories in a bag (the paper's tables use 128)", low=1)
+    pairs: int = setting(4, "B, pairs of bags in an update (the paper uses 1)", low=1)
     segment_by: Literal["trajectory", "transition"] = setting("trajectory", "draw a trajectory first, or any start")
     aggregator: Literal["mean"] = setting("mean", "bag score from segment scores")
 

@@ -21,17 +21,31 @@ SMALL = {
     "cost_model.pairs": 1,
     "cost_model.hidden": (16,),
     "cost_model.learning_rate": 1e-2,
+    "cost_model.batch_size": 16,
+    "discriminator.steps": 60,
+    "discriminator.batch_size": 32,
+    "ensemble": 2,
     "policy.steps": 120,
     "policy.batch_size": 32,
     "policy.hidden": (16,),
     "policy.learning_rate": 1e-2,
+}
+SMALL_OSRL = {  # OSRL's trainers take some 10 ms a step whatever the sizes
+    "policy.steps": 20,
+    "critics": 1,
+    "vae_hidden": 16,
+    "context": 4,
+    "embedding": 16,
+    "heads": 2,
+    "layers": 1,
 }
 
 
 def small_config(method: Method, **settings):
     """The method's defaults, shrunk where it has the setting."""
     known = dotted_fields(method.config())
-    return override(method.config(), {name: value for name, value in {**SMALL, **settings}.items() if name in known})
+    small = {**SMALL, **(SMALL_OSRL if ".osrl_" in method.fit else {}), **settings}
+    return override(method.config(), {name: value for name, value in small.items() if name in known})
 
 
 def fit(name: str, seeds=(0,), split_seeds=None, **settings):

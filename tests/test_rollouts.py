@@ -110,6 +110,32 @@ def test_a_policy_sees_one_observation_on_one_thread(countdown: Task) -> None:
     assert torch.get_num_threads() == threads
 
 
+def test_a_policy_may_keep_state_over_an_episode(countdown: Task) -> None:
+    heard = []
+
+    class Stateful:
+        def begin_episode(self, seed: int) -> None:
+            heard.append(("begin", seed))
+
+        def observe(self, reward: float, cost: float) -> None:
+            heard.append(("observe", reward, cost))
+
+        def act(self, observations: np.ndarray) -> np.ndarray:
+            heard.append(("act", float(observations[0, 0])))
+            return np.full((1, 2), 0.5)
+
+    for episode in roll_out(Stateful(), countdown, [0, 1], evaluation_seed=3):
+        steps = [[("act", step), ("observe", 0.5, 1.0)] for step in range(episode.length)]
+        expected = [("begin", episode.seed), *(event for step in steps for event in step)]
+        assert heard[: len(expected)] == expected
+        del heard[: len(expected)]
+    assert not heard
+
+
+def test_the_suites_own_policies_see_no_reward_and_no_cost() -> None:
+    assert not hasattr(Policy, "observe")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "workers"), [("BallCircle", 1), ("BallCircle", 2), ("CarCircle", 2)])
 def test_workers_and_order_change_nothing(name: str, workers: int, tmp_path: Path) -> None:

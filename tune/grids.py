@@ -34,6 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "demo": {
         "cost_model.steps": 3_000,
+        "discriminator.steps": 3_000,
         "cost_model.bag_size": 64,
         "cost_model.pairs": 1,
         "policy.steps": 5_000,
@@ -43,6 +44,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "smoke": {
         "cost_model.steps": 100,
+        "discriminator.steps": 100,
         "cost_model.pairs": 1,
         "policy.steps": 100,
         "evaluation.episodes": 2,

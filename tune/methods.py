@@ -12,7 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from baselines.settings import BCConfig
+from baselines.osrl_settings import BCQLConfig, BEARLConfig, CDTConfig, COptiDICEConfig, CPQConfig
+from baselines.settings import (
+    BCConfig,
+    DExpertsConfig,
+    DWBCConfig,
+    OracleCostConfig,
+    PPLConfig,
+    SafeDICEConfig,
+    TREXConfig,
+)
 from safemil.errors import UserError
 from safemil.settings import SafeMILConfig
 
@@ -33,10 +42,28 @@ class Method:
         return getattr(importlib.import_module(module), function)
 
 
+EVERYTHING = "D_N, D_U, rewards, costs"
+
 METHODS: dict[str, Method] = {
     "safemil": Method("safemil.method:fit", SafeMILConfig, "D_N, D_U", "cost from bags, weighted cloning"),
+    "ppl": Method("baselines.ppl:fit", PPLConfig, "D_N, D_U", "cost from single-segment preferences, weighted cloning"),
+    "ppl-trex": Method("baselines.ppl:fit_trex", TREXConfig, "D_N, D_U", "the same in T-REX's own form"),
+    "dwbc": Method("baselines.dwbc:fit", DWBCConfig, "D_N, D_U", "discriminator-weighted cloning (DWBC-NU)"),
+    "safedice": Method("baselines.safedice:fit", SafeDICEConfig, "D_N, D_U", "density-ratio corrected cloning"),
+    "dexperts": Method("baselines.dexperts:fit", DExpertsConfig, "D_N, D_U", "product of cloned experts"),
     "bc-all": Method("baselines.bc:fit", BCConfig, "D_U", "clone all of D_U"),
     "bc-safe": Method("baselines.bc:fit_safe", BCConfig, "D_U, true costs", "clone D_U within the cost limit", True),
+    "dwbc-oracle": Method(
+        "baselines.dwbc:fit_original", DWBCConfig, "D_U, preferred ids", "the original DWBC, with a preferred set", True
+    ),
+    "oracle-cost": Method(
+        "baselines.oracle_cost:fit", OracleCostConfig, "D_U, true costs", "SafeMIL's weights from true costs", True
+    ),
+    "osrl-bcql": Method("baselines.osrl_bcql:fit", BCQLConfig, EVERYTHING, "OSRL's BCQ-Lagrangian", True),
+    "osrl-bearl": Method("baselines.osrl_bearl:fit", BEARLConfig, EVERYTHING, "OSRL's BEAR-Lagrangian", True),
+    "osrl-cpq": Method("baselines.osrl_cpq:fit", CPQConfig, EVERYTHING, "OSRL's constrained Q-learning", True),
+    "osrl-coptidice": Method("baselines.osrl_coptidice:fit", COptiDICEConfig, EVERYTHING, "OSRL's COptiDICE", True),
+    "osrl-cdt": Method("baselines.osrl_cdt:fit", CDTConfig, EVERYTHING, "OSRL's decision transformer", True),
 }
 
 

@@ -1,0 +1,253 @@
+"""DWBC: cloning weighted by a discriminator that also reads the policy's own log-likelihood.
+
+`dwbc` (DWBC-NU: non-preferred and unlabeled), d positive for D_N, detached in the policy's loss:
+
+    d       E_N[ -log d + log(1 - d) ] + (1 / eta) E_U[ -log(1 - d) ]
+    policy  E_U[ (1 - d) * -log pi ]
+
+Its optimum is d = eta d_N / d_U; with eta = 1 - p, (1 - d) d_U = p d_P: exact cloning of the preferred part of D_U.
+
+`dwbc-oracle` (the original, github.com/ryanxhr/DWBC; it needs preferred ids), d positive for the preferred set D_E:
+
+    policy  alpha E_E[ -log pi ] - E_E[ -log pi (eta / (d (1 - d)) + 1) ] + E_U[ -log pi (1 / (1 - d) - 1) 1[d >= 1/2] ]
+
+d's output is clipped to [0.1, 0.9], its log-likelihood input to a fixed range mapped to [0, 1]. Differences from the
+original: policy.head=det has no likelihood, d then reads (s, a) alone; `period` is 10, not 100 (at 1e5 steps a period
+of 100 leaves the discriminator nearly untrained); log pi is the tanh-Gaussian's own, its Jacobian with the right sign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from baselines.bc import safe_trajectories
+from baselines.settings import DWBCConfig
+from safemil.cloning import TransitionSampler, cloning_objective, make_policy
+from safemil.learned import Learned, SnapshotRecorder, snapshot_steps
+from safemil.networks import Normalizer, StackedMLP, replica
+from safemil.policies import Policy
+from safemil.replicas import Steps, make_generators, set_normalizers
+from safemil.splits import HiddenLabels, Split
+from safemil.training import Batch, Info, Log, Objective, no_log, train
+
+OUTPUT_RANGE = (0.1, 0.9)
+LOG_PROB_RANGE = (-60.0, 10.0)  # of log pi summed over action dimensions
+
+
+def discriminator_loss(positive: Tensor, unlabeled: Tensor, eta: float) -> Tensor:
+    """The unbiased positive-unlabeled loss over the last axis; may be negative."""
+    return (-positive.log() + torch.log1p(-positive)).mean(-1) - torch.log1p(-unlabeled).mean(-1) / eta
+
+
+class Discriminator(nn.Module):
+    """d(s, a, log pi(a|s)): two branches of 128, one layer of 256, sigmoid, clipped. ``policy`` None: (s, a) alone."""
+
+    def __init__(
+        self,
+        generators: Sequence[torch.Generator],
+        observation_dim: int,
+        action_dim: int,
+        policy: Policy | None = None,
+        policy_shape: dict | None = None,
+    ) -> None:
+        super().__init__()
+        self.policy = Policy(generators, **policy_shape) if policy is None and policy_shape else policy
+        self.shape = {
+            "observation_dim": observation_dim,
+            "action_dim": action_dim,
+            "policy_shape": None if self.policy is None else self.policy.shape,
+        }
+        self.normalizer = Normalizer(len(generators), observation_dim)
+        self.steps = StackedMLP(generators, (observation_dim + action_dim, 128))
+        self.likelihood = StackedMLP(generators, (1, 128))
+        self.joined = StackedMLP(generators, (256, 256, 1))
+
+    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """``(R, n, .)`` -> ``(R, n)`` in [0.1, 0.9]."""
+        if self.policy is None:
+            level = torch.zeros_like(observations[..., :1])
+        else:
+            with torch.no_grad():
+                log_prob = self.policy.head.log_prob(self.policy(observations), actions).unsqueeze(-1)
+            low, high = LOG_PROB_RANGE
+            level = (log_prob.clamp(low, high) - low) / (high - low)
+        steps = self.steps(torch.cat([self.normalizer(observations), actions], dim=-1))
+        joined = self.joined(torch.relu(torch.cat([steps, self.likelihood(level)], dim=-1)))
+        return torch.sigmoid(joined).squeeze(-1).clamp(*OUTPUT_RANGE)
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """Without the policy's."""
+        return [p for name, p in self.named_parameters() if not name.startswith("policy.")]
+
+
+PolicyLoss = Callable[[Policy, Discriminator, Batch], tuple[Tensor, Info]]
+
+
+def weighted_by_distrust(policy: Policy, discriminator: Discriminator, batch: Batch) -> tuple[Tensor, Info]:
+    """DWBC-NU's: E_U[(1 - d) loss]."""
+    with torch.no_grad():
+        d = discriminator(batch["unlabeled_observations"], batch["unlabeled_actions"])
+    losses = policy.loss(batch["unlabeled_observations"], batch["unlabeled_actions"])
+    return ((1 - d) * losses).mean(1), discriminator_info(d)
+
+
+def original_policy_loss(eta: float, alpha: float) -> PolicyLoss:
+    """The original's, with a preferred set."""
+
+    def loss(policy: Policy, discriminator: Discriminator, batch: Batch) -> tuple[Tensor, Info]:
+        losses, trusts = {}, {}
+        for name in ("positive", "unlabeled"):
+            pair = batch[f"{name}_observations"], batch[f"{name}_actions"]
+            losses[name] = policy.loss(*pair)
+            with torch.no_grad():
+                trusts[name] = discriminator(*pair)
+        on_preferred, on_unlabeled = original_weights(trusts["positive"], trusts["unlabeled"], eta, alpha)
+        total = (on_preferred * losses["positive"]).mean(1) + (on_unlabeled * losses["unlabeled"]).mean(1)
+        return total, discriminator_info(trusts["unlabeled"])
+
+    return loss
+
+
+def original_weights(positive: Tensor, unlabeled: Tensor, eta: float, alpha: float) -> tuple[Tensor, Tensor]:
+    """Weights of -log pi on D_E and on D_U; the first stays positive only where alpha > eta / (d (1 - d)) + 1."""
+    on_preferred = alpha - eta / (positive * (1 - positive)) - 1
+    return on_preferred, (1 / (1 - unlabeled) - 1) * (unlabeled >= 0.5)
+
+
+def discriminator_info(d: Tensor) -> Info:
+    """What is worth watching: level of d on D_U and the share at the clip."""
+    clipped = ((d <= OUTPUT_RANGE[0]) | (d >= OUTPUT_RANGE[1])).float()
+    return {"discriminator_unlabeled": d.mean(1), "discriminator_clipped": clipped.mean(1)}
+
+
+def fit(
+    splits: Sequence[Split],
+    config: DWBCConfig,
+    *,
+    seeds: Sequence[int],
+    device: str = "cpu",
+    log: Log = no_log,
+    snapshots: int = 1,
+) -> list[Learned]:
+    """DWBC-NU."""
+    positive = [split.nonpreferred for split in splits]
+    return fit_pair(
+        splits, positive, weighted_by_distrust, config, seeds=seeds, device=device, log=log, snapshots=snapshots
+    )
+
+
+def fit_original(
+    splits: Sequence[Split],
+    config: DWBCConfig,
+    *,
+    labels: Sequence[HiddenLabels],
+    seeds: Sequence[int],
+    device: str = "cpu",
+    log: Log = no_log,
+    snapshots: int = 1,
+) -> list[Learned]:
+    """dwbc-oracle: D_E is the part of D_U whose true cost is within the limit; its score is 1 - d."""
+    positive = [safe_trajectories(split.unlabeled, own) for split, own in zip(splits, labels, strict=True)]
+    loss = original_policy_loss(config.eta, config.alpha)
+    learned = fit_pair(splits, positive, loss, config, seeds=seeds, device=device, log=log, snapshots=snapshots)
+    for own in learned:
+        own.scorer = None  # trained on preferred ids, so no score that a label-limited method could have
+    return learned
+
+
+def fit_pair(
+    splits: Sequence[Split],
+    positive: Sequence[np.ndarray],
+    policy_loss: PolicyLoss,
+    config: DWBCConfig,
+    *,
+    seeds: Sequence[int],
+    device: str,
+    log: Log,
+    snapshots: int,
+) -> list[Learned]:
+    """Discriminator and policy on the same batches, the discriminator every ``period`` steps."""
+    data, steps = splits[0].trajectories, Steps.of(splits, device)
+    policy = make_policy(splits, config.policy, seeds, device)
+    reads_likelihood = hasattr(policy.head, "log_prob")
+    discriminator = Discriminator(
+        make_generators(seeds, "discriminator"),
+        data.observation_dim,
+        data.action_dim,
+        policy if reads_likelihood else None,
+    ).to(device)
+    if config.policy.normalize_observations:
+        set_normalizers([discriminator.normalizer], splits)
+    sampler = PairSampler(splits, positive, steps, seeds, config.policy.batch_size)
+
+    def train_discriminator(batch: Batch) -> tuple[Tensor, Info]:
+        d = [discriminator(batch[f"{name}_observations"], batch[f"{name}_actions"]) for name in PairSampler.NAMES]
+        return discriminator_loss(*d, config.eta), {"discriminator_positive": d[0].detach().mean(1)}
+
+    def objective(period: int) -> Objective:
+        settings = config.discriminator
+        return Objective(
+            "discriminator",
+            discriminator.own_parameters(),
+            train_discriminator,
+            settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            period=period,
+        )
+
+    if config.discriminator.steps:
+        train("discriminator", [objective(1)], sampler.draw, sampler.prepare, steps=config.discriminator.steps, log=log)
+    recorder = SnapshotRecorder(policy)
+    train(
+        "policy",
+        [
+            objective(config.period),
+            cloning_objective(policy, config.policy, lambda batch: policy_loss(policy, discriminator, batch)),
+        ],
+        sampler.draw,
+        sampler.prepare,
+        steps=config.policy.steps,
+        log=log,
+        snapshot_steps=snapshot_steps(config.policy.steps, snapshots),
+        on_snapshot=recorder,
+    )
+    return recorder.results([replica(discriminator, index) for index in range(len(seeds))])
+
+
+class PairSampler:
+    """As many steps of a positive set as of D_U, drawn independently."""
+
+    NAMES = ("positive", "unlabeled")
+
+    def __init__(
+        self,
+        splits: Sequence[Split],
+        positive: Sequence[np.ndarray],
+        steps: Steps,
+        seeds: Sequence[int],
+        batch_size: int,
+    ) -> None:
+        data = splits[0].trajectories
+        rows = {
+            "positive": [data.rows(indices) for indices in positive],
+            "unlabeled": [data.rows(split.unlabeled) for split in splits],
+        }
+        self.samplers = {
+            name: TransitionSampler(own, steps, seeds, batch_size, purpose=f"{name} transitions")
+            for name, own in rows.items()
+        }
+
+    def draw(self, n_steps: int) -> Batch:
+        """Rows of each set, ``(n_steps, R, batch_size)``."""
+        return {name: sampler.draw(n_steps)["rows"] for name, sampler in self.samplers.items()}
+
+    def prepare(self, drawn: Batch) -> Batch:
+        """Rows -> observations and actions of each set, ``(R, batch_size, .)``."""
+        batch: Batch = {}
+        for name, sampler in self.samplers.items():
+            batch[f"{name}_observations"], batch[f"{name}_actions"] = sampler.steps(drawn[name])
+        return batch

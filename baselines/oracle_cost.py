@@ -1,0 +1,56 @@
+"""oracle-cost: SafeMIL's weights and cloning, with the true step costs in place of the learned ones.
+
+The gap between it and SafeMIL is the error of the learned cost; an oracle. True step costs are clipped to 1, the range
+of learned ones; `weights.kind=hard` then compares a trajectory's true cost with the cost limit and is bc-safe's choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from baselines.settings import OracleCostConfig
+from safemil.cloning import clone_trajectories
+from safemil.learned import Learned
+from safemil.replicas import Steps
+from safemil.settings import WeightsConfig
+from safemil.splits import HiddenLabels, Split
+from safemil.training import Log, no_log
+from safemil.weights import hard_weights, normalize, step_weights
+
+SCALE_STEPS = 5  # H of the exponential kinds' scale G_H, SafeMIL's default
+DISCOUNT = 0.99
+
+
+def true_weights(split: Split, labels: HiddenLabels, config: WeightsConfig) -> np.ndarray:
+    """Weight of each step of D_U under the true cost, mean 1."""
+    lengths = split.trajectories.lengths[split.unlabeled]
+    if config.kind == "hard":
+        totals = labels.outcomes.costs_total[split.unlabeled]
+        return normalize(np.repeat(hard_weights(totals, labels.cost_limit), lengths))
+    costs = labels.outcomes.costs[split.trajectories.rows(split.unlabeled)].clip(0.0, 1.0)
+    return step_weights(costs, lengths, config, segment_length=SCALE_STEPS, discount=DISCOUNT)
+
+
+def fit(
+    splits: Sequence[Split],
+    config: OracleCostConfig,
+    *,
+    labels: Sequence[HiddenLabels],
+    seeds: Sequence[int],
+    device: str = "cpu",
+    log: Log = no_log,
+    snapshots: int = 1,
+) -> list[Learned]:
+    """Weighted cloning of D_U under the true cost."""
+    return clone_trajectories(
+        splits,
+        [split.unlabeled for split in splits],
+        config.policy,
+        Steps.of(splits, device),
+        seeds=seeds,
+        log=log,
+        snapshots=snapshots,
+        weights=[true_weights(split, own, config.weights) for split, own in zip(splits, labels, strict=True)],
+    )

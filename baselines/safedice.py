@@ -1,0 +1,209 @@
+"""SafeDICE (NeurIPS 2023, github.com/jys5609/SafeDICE): correct D_U's distribution for its non-preferred share alpha.
+
+    model          d_U = alpha d_N + (1 - alpha) d_P
+    discriminator  min over x   -log c(x_N) - log(1 - c(x_U)) + 10 GP,   c = sigmoid(x) = d_N / (d_N + d_U) at best
+    ratio          r = log[ (1 - (1 + alpha) c) / ((1 - alpha)(1 - c)) ] = log(d_P / d_U)
+    value          min over nu  (1 - g) E_{s0}[nu] + log E_U[exp A],   A = r + g nu(s') - nu(s)
+    policy         min over pi  E_U[ w * -log pi ],   w = exp(A) with mean 1
+
+alpha is at most min over D_U of 1/c - 1, by definition of the model; that minimum is an extreme value which one
+over-confident c drives to 0 (and SafeDICE to bc-all), so we take a low quantile of it and report both.
+
+Differences from the release: the quantile; r is computed in log space and never standardized by default (the release is
+ambiguous, and standardizing breaks w = d_P / d_U); observations normalized, the penalty taken on normalized inputs;
+tanh-Gaussian policy; no absorbing rows, the last step of a trajectory has no successor and is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from baselines.settings import SafeDICEConfig
+from safemil.cloning import cloning_objective, make_policy
+from safemil.learned import Learned, SnapshotRecorder, score_rows, snapshot_steps
+from safemil.networks import Normalizer, StackedMLP, StepScorer, replica
+from safemil.replicas import IndexTable, Steps, Streams, make_generators, set_normalizers
+from safemil.splits import Split
+from safemil.training import Batch, Info, Log, Objective, no_log, train
+
+LARGEST_ALPHA = 0.99
+ALPHA_MARGIN = 1e-5
+
+
+def discriminator_loss(nonpreferred: Tensor, unlabeled: Tensor) -> Tensor:
+    """Logistic loss of logits, mean over the last axis: D_N is the positive class."""
+    return nn.functional.softplus(-nonpreferred).mean(-1) + nn.functional.softplus(unlabeled).mean(-1)
+
+
+def log_density_ratio(logits: Tensor, alpha: Tensor) -> Tensor:
+    """r = log(d_P / d_U) from discriminator logits; ``alpha`` broadcasts."""
+    numerator = (1 - (1 + alpha) * torch.sigmoid(logits)).clamp(min=1e-10)
+    return numerator.log() - torch.log1p(-alpha) - nn.functional.logsigmoid(-logits)
+
+
+def largest_alpha(logits: np.ndarray, quantile: float) -> float:
+    """A quantile of 1/c - 1 = exp(-logit) over D_U, less a margin, within [0, 0.99]."""
+    return float(np.clip(np.quantile(np.exp(-logits.astype(np.float64)), quantile) - ALPHA_MARGIN, 0.0, LARGEST_ALPHA))
+
+
+def value_loss(initial: Tensor, advantages: Tensor, discount: float, log_share: Tensor | None = None) -> Tensor:
+    """(1 - g) E[nu(s0)] + log E_U[exp A] over the last axis; ``log_share``: log-probabilities instead of a sample's."""
+    if log_share is None:
+        log_share = torch.full_like(advantages, -math.log(advantages.shape[-1]))
+    return (1 - discount) * initial.mean(-1) + torch.logsumexp(advantages + log_share, dim=-1)
+
+
+def policy_weights(advantages: Tensor) -> Tensor:
+    """exp(A) with mean 1 over the last axis."""
+    return torch.softmax(advantages, dim=-1) * advantages.shape[-1]
+
+
+class Value(nn.Module):
+    """nu(s), ``(R, n, observation_dim)`` -> ``(R, n)``."""
+
+    def __init__(self, generators: Sequence[torch.Generator], observation_dim: int) -> None:
+        super().__init__()
+        self.normalizer = Normalizer(len(generators), observation_dim)
+        self.mlp = StackedMLP(generators, (observation_dim, 256, 256, 1), initialization="he")
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return self.mlp(self.normalizer(observations)).squeeze(-1)
+
+
+class SuccessorSampler:
+    """Batches of steps of D_N, steps of D_U with their successors, and initial steps of D_U."""
+
+    def __init__(self, splits: Sequence[Split], steps: Steps, seeds: Sequence[int], batch_size: int) -> None:
+        data, device = splits[0].trajectories, steps.observations.device
+        last = np.zeros(len(data.observations), dtype=bool)
+        last[data.offsets[1:] - 1] = True
+        sets = {
+            "nonpreferred": [data.rows(split.nonpreferred) for split in splits],
+            "unlabeled": [(rows := data.rows(split.unlabeled))[~last[rows]] for split in splits],
+            "initial": [data.offsets[split.unlabeled] for split in splits],
+        }
+        self.tables = {name: IndexTable(rows, device) for name, rows in sets.items()}
+        self.streams = {name: Streams(seeds, f"safedice {name}", device) for name in (*sets, "interpolation")}
+        self.steps, self.batch_size = steps, batch_size
+
+    def draw(self, n_steps: int) -> Batch:
+        """Rows of each set, and the interpolation coefficients of the gradient penalty."""
+        drawn = {name: t.pick(self.streams[name].uniform(n_steps, self.batch_size)) for name, t in self.tables.items()}
+        return {**drawn, "mix": self.streams["interpolation"].uniform(n_steps, 2, self.batch_size).float()}
+
+    def prepare(self, drawn: Batch) -> Batch:
+        """Rows -> observations and actions, ``(R, batch_size, .)``."""
+        batch: Batch = {"mix": drawn["mix"], "rows": drawn["unlabeled"]}
+        for name in self.tables:
+            batch[f"{name}_observations"], batch[f"{name}_actions"] = self.steps(drawn[name])
+        batch["next_observations"], _ = self.steps(drawn["unlabeled"] + 1)
+        return batch
+
+
+def gradient_penalty(network: StepScorer, batch: Batch) -> Tensor:
+    """E[(|grad x| - 1)^2] on interpolates of D_N with D_U and of D_U with D_U, ``(R,)``."""
+    inputs = {
+        name: torch.cat([network.normalizer(batch[f"{name}_observations"]), batch[f"{name}_actions"]], dim=-1)
+        for name in ("nonpreferred", "unlabeled")
+    }
+    others = (inputs["nonpreferred"], inputs["unlabeled"].roll(1, dims=1))
+    mixes = batch["mix"].unsqueeze(-1).unbind(1)
+    points = [mix * other + (1 - mix) * inputs["unlabeled"] for mix, other in zip(mixes, others, strict=True)]
+    x = torch.cat(points, dim=1).detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(network.mlp(x).sum(), x, create_graph=True)
+    return (gradient.norm(dim=-1) - 1).square().mean(1)
+
+
+def train_discriminator(network: StepScorer, sampler: SuccessorSampler, config: SafeDICEConfig, log: Log) -> None:
+    """Logistic regression with gradient penalty; its last bias stays zero, as in the release."""
+    parameters = [p for p in network.parameters() if p is not network.mlp.layers[-1].bias]
+
+    def loss(batch: Batch) -> tuple[Tensor, Info]:
+        logits = [
+            network(batch[f"{name}_observations"], batch[f"{name}_actions"]) for name in ("nonpreferred", "unlabeled")
+        ]
+        penalty = gradient_penalty(network, batch)
+        return discriminator_loss(*logits) + config.gradient_penalty * penalty, {"gradient_penalty": penalty.detach()}
+
+    settings = config.discriminator
+    objective = Objective("discriminator", parameters, loss, settings.learning_rate, weight_decay=settings.weight_decay)
+    train("discriminator", [objective], sampler.draw, sampler.prepare, steps=max(1, settings.steps), log=log)
+
+
+def fit(
+    splits: Sequence[Split],
+    config: SafeDICEConfig,
+    *,
+    seeds: Sequence[int],
+    device: str = "cpu",
+    log: Log = no_log,
+    snapshots: int = 1,
+) -> list[Learned]:
+    """Discriminator first, then value and policy on the same batches."""
+    data, steps = splits[0].trajectories, Steps.of(splits, device)
+    network = StepScorer(
+        make_generators(seeds, "safedice discriminator"),
+        data.observation_dim,
+        data.action_dim,
+        (256, 256),
+        initialization="he",
+    ).to(device)
+    value = Value(make_generators(seeds, "safedice value"), data.observation_dim).to(device)
+    policy = make_policy(splits, config.policy, seeds, device)
+    if config.policy.normalize_observations:
+        set_normalizers([network.normalizer, value.normalizer], splits)
+    train_discriminator(network, SuccessorSampler(splits, steps, seeds, config.discriminator.batch_size), config, log)
+    logits = score_rows(network, steps, [data.rows(split.unlabeled) for split in splits])
+    if config.alpha == "estimated":
+        alphas = [largest_alpha(own, config.alpha_quantile) for own in logits]
+    else:
+        alphas = [float(config.alpha)] * len(seeds)
+    alpha = torch.tensor(alphas, device=device).unsqueeze(1)
+    scale = [torch.zeros_like(alpha), torch.ones_like(alpha)]
+    if config.standardize_reward:
+        ratios = [log_density_ratio(torch.tensor(own), torch.tensor(a)) for own, a in zip(logits, alphas, strict=True)]
+        scale = [torch.stack([f(r) for r in ratios]).unsqueeze(1).to(device) for f in (torch.mean, torch.std)]
+
+    def advantages(batch: Batch) -> Tensor:
+        with torch.no_grad():
+            ratio = log_density_ratio(network(batch["unlabeled_observations"], batch["unlabeled_actions"]), alpha)
+        ratio = (ratio - scale[0]) / scale[1]
+        return ratio + config.discount * value(batch["next_observations"]) - value(batch["unlabeled_observations"])
+
+    def nu_loss(batch: Batch) -> tuple[Tensor, Info]:
+        observations = batch["unlabeled_observations"].detach().clone().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(value(observations).sum(), observations, create_graph=True)
+        penalty = config.nu_penalty * gradient.square().sum(-1).mean(1)
+        return value_loss(value(batch["initial_observations"]), advantages(batch), config.discount) + penalty, {}
+
+    def policy_loss(batch: Batch) -> tuple[Tensor, Info]:
+        with torch.no_grad():
+            weights = policy_weights(advantages(batch))
+        losses = policy.loss(batch["unlabeled_observations"], batch["unlabeled_actions"])
+        info = {"weight_max": weights.amax(1), "weight_ess": weights.sum(1) ** 2 / weights.square().sum(1)}
+        return (weights * losses).mean(1), info
+
+    recorder = SnapshotRecorder(policy)
+    sampler = SuccessorSampler(splits, steps, seeds, config.policy.batch_size)
+    train(
+        "policy",
+        [
+            Objective("nu", value.parameters(), nu_loss, config.nu_learning_rate),
+            cloning_objective(policy, config.policy, policy_loss),
+        ],
+        sampler.draw,
+        sampler.prepare,
+        steps=config.policy.steps,
+        log=log,
+        snapshot_steps=snapshot_steps(config.policy.steps, snapshots),
+        on_snapshot=recorder,
+    )
+    learned = recorder.results([replica(network, index) for index in range(len(seeds))])
+    for own, used, found in zip(learned, alphas, logits, strict=True):
+        own.extra = {"alpha": used, "alpha_minimum": largest_alpha(found, 0.0)}
+    return learned

@@ -1,0 +1,183 @@
+"""Each baseline's closed-form proof: T-PPL, T-DW, T-SD1, T-SD2, T-DX; and the checks of their guards."""
+
+import numpy as np
+import pytest
+import torch
+
+from baselines import dexperts, dwbc, oracle_cost, ppl, safedice
+from baselines.settings import PPLConfig
+from safemil import method
+from safemil.config import dotted_fields, override
+from safemil.settings import CostModelConfig, SafeMILConfig, WeightsConfig
+from tests.conftest import toy_splits
+from tests.test_methods import SMALL, fit
+
+# The one-state example of algorithms: two actions, d_N = (.9, .1), d_P = (.2, .8), p = .5.
+D_N, D_P, P = torch.tensor([0.9, 0.1], dtype=torch.float64), torch.tensor([0.2, 0.8], dtype=torch.float64), 0.5
+D_U = (1 - P) * D_N + P * D_P
+
+
+def minimize(loss, *shapes) -> list[torch.Tensor]:
+    parameters = [torch.linspace(-1, 2, shape, dtype=torch.float64).requires_grad_(True) for shape in shapes]
+    optimizer = torch.optim.LBFGS(parameters, max_iter=500, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss(*parameters)
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    return [parameter.detach() for parameter in parameters]
+
+
+def test_ppl_is_safemil_with_bags_of_one():
+    """Bitwise: cost network and policy, under the same seed."""
+    ((split, _),) = toy_splits()
+    small = {name: value for name, value in SMALL.items() if name in dotted_fields(PPLConfig())}
+    config = override(PPLConfig(), {**small, "cost_model.batch_size": 16})
+    cost_model = override(CostModelConfig(bag_size=1, pairs=16), {"steps": 60, "hidden": (16,), "learning_rate": 1e-2})
+    as_safemil = SafeMILConfig(
+        cost_model=cost_model,
+        weights=WeightsConfig(kind="linear-step"),
+        policy=config.policy,
+    )
+    (first,) = ppl.fit([split], config, seeds=[0])
+    (second,) = method.fit([split], as_safemil, seeds=[0])
+    for mine, theirs in ((first.scorer, second.scorer), (first.policy, second.policy)):
+        for a, b in zip(mine.state_dict().values(), theirs.state_dict().values(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_dwbc_discriminator_and_weights_are_exact_at_the_right_prior():
+    """d* = eta d_N / d_U = (.818, .111); (1 - d*) d_U is proportional to d_P."""
+
+    def loss(logits):
+        d = torch.sigmoid(logits)
+        rows = [(share * 1000).round().long() for share in (D_N, D_U)]
+        samples = [d.repeat_interleave(counts) for counts in rows]
+        return dwbc.discriminator_loss(*samples, eta=1 - P)
+
+    (logits,) = minimize(loss, 2)
+    d = torch.sigmoid(logits)
+    np.testing.assert_allclose(d, [0.818, 0.111], atol=1e-3)
+    policy = (1 - d) * D_U
+    np.testing.assert_allclose(policy / policy.sum(), D_P, atol=1e-3)
+
+
+def test_dwbc_original_weights():
+    """Expert weight alpha - eta / (d (1 - d)) - 1: .94 at d = .1 and .9; D_U's weight is 0 below 1/2, 9 at .9."""
+    d = torch.tensor([0.1, 0.5, 0.9])
+    on_preferred, on_unlabeled = dwbc.original_weights(d, d, eta=0.5, alpha=7.5)
+    np.testing.assert_allclose(on_preferred, [0.944, 4.5, 0.944], atol=1e-3)
+    np.testing.assert_allclose(on_unlabeled, [0.0, 1.0, 9.0], rtol=1e-5)
+
+
+def test_dwbc_without_a_likelihood_reads_state_and_action_alone():
+    (learned,), _ = fit("dwbc", **{"policy.head": "det"})
+    assert learned.scorer.policy is None
+
+
+def test_safedice_discriminator_ratio_and_policy():
+    """c = (.6207, .1818), alpha_max = .6111; with alpha = .5: e^r = (.3636, 1.7778), policy (.2, .8)."""
+
+    def loss(logits):
+        counts = [(share * 10_000).round().long() for share in (D_N, D_U)]
+        return safedice.discriminator_loss(*(logits.repeat_interleave(own) for own in counts))
+
+    (logits,) = minimize(loss, 2)
+    np.testing.assert_allclose(torch.sigmoid(logits), [0.6207, 0.1818], atol=1e-4)
+    assert safedice.largest_alpha(logits.numpy(), 0.0) == pytest.approx(0.6111, abs=1e-4)
+    ratio = safedice.log_density_ratio(logits, torch.tensor(0.5)).exp()
+    np.testing.assert_allclose(ratio, [0.3636, 1.7778], atol=1e-4)
+    np.testing.assert_allclose(D_U * ratio, D_P, atol=1e-4)
+
+
+def test_safedice_on_a_chain():
+    """Two states, action = next state, discount .9: the value is constant, its loss 0, and the policy is pi_P."""
+    discount, alpha, start = 0.9, 0.5, np.array([0.5, 0.5])
+    policies = {"P": np.array([[0.8, 0.2], [0.7, 0.3]]), "N": np.array([[0.2, 0.8], [0.1, 0.9]])}
+    occupancy = {}
+    for name, policy in policies.items():
+        states = np.linalg.solve(np.eye(2) - discount * policy.T, (1 - discount) * start)
+        occupancy[name] = states[:, None] * policy
+    unlabeled = alpha * occupancy["N"] + (1 - alpha) * occupancy["P"]
+    logits = torch.tensor(np.log(occupancy["N"] / unlabeled))  # c = d_N / (d_N + d_U)
+    assert safedice.largest_alpha(logits.numpy(), 0.0) == pytest.approx(0.5498, abs=1e-4)
+    ratio = safedice.log_density_ratio(logits, torch.tensor(alpha, dtype=torch.float64))
+
+    def advantages(value):
+        return (ratio + discount * value[None, :] - value[:, None]).flatten()
+
+    def loss(value):
+        return safedice.value_loss(value, advantages(value), discount, torch.tensor(np.log(unlabeled)).flatten())
+
+    (value,) = minimize(loss, 2)
+    assert abs(value[0] - value[1]).item() < 1e-5 and abs(loss(value).item()) < 1e-9
+    weighted = unlabeled * advantages(value).exp().reshape(2, 2).numpy()
+    np.testing.assert_allclose(weighted / weighted.sum(1, keepdims=True), policies["P"], atol=1e-5)
+
+
+def test_safedice_alpha_is_robust_to_one_confident_step():
+    logits = np.full(5_000, -0.5)
+    logits[0] = 20.0
+    assert safedice.largest_alpha(logits, 0.0) == 0.0
+    assert safedice.largest_alpha(logits, 0.001) == pytest.approx(np.exp(0.5), abs=0.7)
+
+
+def test_safedice_ratio_is_finite_at_the_extremes():
+    ratio = safedice.log_density_ratio(torch.tensor([-200.0, 0.0, 200.0]), torch.tensor(0.99))
+    assert torch.isfinite(ratio).all()
+
+
+def test_dexperts_product_of_gaussians():
+    """s_U = 1, s_N = 2, m_U = 0, m_N = 1, a = .5: precision 1.375, mean -.0909; a = 0 is the base itself."""
+    base = (torch.tensor([0.0]), torch.tensor([0.0]))
+    anti = (torch.tensor([1.0]), torch.tensor([2.0]).log())
+    mean, log_std, floored = dexperts.product(base, anti, 0.5)
+    assert mean.item() == pytest.approx(-0.0909, abs=1e-4)
+    assert torch.exp(-2 * log_std).item() == pytest.approx(1.375) and not floored.any()
+    mean, log_std, _ = dexperts.product((torch.tensor([0.3]), torch.tensor([-0.7])), anti, 0.0)
+    assert mean.item() == pytest.approx(0.3) and log_std.item() == pytest.approx(-0.7)
+
+
+def test_dexperts_precision_stays_positive():
+    narrow = (torch.tensor([0.5]), torch.tensor([-5.0]))
+    mean, log_std, floored = dexperts.product((torch.tensor([0.0]), torch.tensor([0.0])), narrow, 1.0)
+    assert floored.all() and torch.isfinite(mean).all() and torch.isfinite(log_std).all()
+
+
+def test_dexperts_moves_away_from_the_anti_expert():
+    settings = {"policy.steps": 400, "policy.head": "tanh_gauss"}
+    (none,), pairs = fit("dexperts", **settings, strength=0.0)
+    (some,), _ = fit("dexperts", **settings, strength=0.5)
+    observations = pairs[0][0].trajectories.observations[:200]
+    assert some.policy.act(observations)[:, 0].mean() < none.policy.act(observations)[:, 0].mean()
+
+
+def test_oracle_cost_hard_weights_are_bc_safe_s_choice():
+    ((split, labels),) = toy_splits()
+    weights = oracle_cost.true_weights(split, labels, WeightsConfig(kind="hard"))
+    kept = np.repeat(
+        labels.outcomes.costs_total[split.unlabeled] <= labels.cost_limit, split.trajectories.lengths[split.unlabeled]
+    )
+    np.testing.assert_array_equal(weights > 0, kept)
+
+
+def test_adding_a_method_takes_one_file_and_one_line(tmp_path, monkeypatch):
+    """A toy method that always answers zero, found through the table like any other."""
+    (tmp_path / "always_zero.py").write_text(
+        "from baselines.bc import fit as clone\n"
+        "def fit(splits, config, *, seeds, device='cpu', log=None, snapshots=1):\n"
+        "    learned = clone(splits, config, seeds=seeds, snapshots=snapshots)\n"
+        "    for own in learned:\n"
+        "        [parameter.zero_() for parameter in own.policy.parameters()]\n"
+        "    return learned\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    from baselines.settings import BCConfig
+    from tune.methods import METHODS, Method
+
+    monkeypatch.setitem(METHODS, "always-zero", Method("always_zero:fit", BCConfig, "nothing", "answers zero"))
+    (learned,), pairs = fit("always-zero")
+    assert (learned.policy.act(pairs[0][0].trajectories.observations[:5]) == 0).all()
