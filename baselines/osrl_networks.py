@@ -51,10 +51,13 @@ class TransitionBatches:
 
 
 def network_arguments(problem: Problem, config: TransitionsConfig) -> dict[str, Any]:
-    """Keyword arguments of the four models that learn from transitions."""
+    """Keyword arguments of the four models that learn from transitions. Actions lie in [-1, 1]."""
     hidden = list(config.policy.hidden)
     return {
-        **problem.arguments,
+        "state_dim": problem.sizes["observation_dim"],
+        "action_dim": problem.sizes["action_dim"],
+        "max_action": 1.0,
+        "episode_len": problem.horizon,
         "a_hidden_sizes": hidden,
         "c_hidden_sizes": hidden,
         "gamma": config.discount,

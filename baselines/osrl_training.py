@@ -115,12 +115,6 @@ class Problem:
         columns = {"observation_dim": "observations", "action_dim": "actions"}
         return {size: self.dataset[name].shape[1] for size, name in columns.items()}
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """Keyword arguments of all five of OSRL's models; actions lie in [-1, 1]."""
-        sizes = {"state_dim": self.sizes["observation_dim"], "action_dim": self.sizes["action_dim"]}
-        return {**sizes, "max_action": 1.0, "episode_len": self.horizon}
-
 
 @dataclass(frozen=True, eq=False)
 class Training:
@@ -128,7 +122,7 @@ class Training:
 
     update: Callable[[], Any]  # one step of OSRL's trainer on a fresh batch
     policy: Callable[[], nn.Module]  # a copy of the policy as it now is, on the CPU
-    watch: Callable[[], dict[str, Tensor]] = dict  # what OSRL does not report: metric -> scalar; draws nothing
+    watch: Callable[[], dict[str, Tensor]] = dict  # what OSRL does not report, metric -> scalar (by default nothing)
 
 
 Build = Callable[[Problem, Any], Training]
@@ -142,7 +136,10 @@ class OwnGenerators:
         outside = self._state()
         random.seed(seed)
         np.random.seed(seed)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if self.cuda:
+            with torch.cuda.device(self.cuda):
+                torch.cuda.manual_seed(seed)
         self.other = self._state()
         self._set(outside)
 

@@ -15,6 +15,8 @@ from safemil.metrics import auroc, spearman
 from safemil.splits import HiddenLabels, Split
 from safemil.weights import effective_sample_size, trajectory_means
 
+FEWEST_HELD_OUT = 5  # below this many trajectories of held-out D_N an AUROC on them says nothing of memorizing
+
 
 def trajectory_scores(learned: Learned, split: Split, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean step score of each trajectory ``(len(indices),)`` and the step scores themselves."""
@@ -38,6 +40,7 @@ def label_free(learned: Learned, split: Split) -> dict[str, float]:
     scores = {part: [trajectory_scores(learned, split, indices) for indices in sets] for part, sets in parts.items()}
     result = {f"auroc_unlabeled_{part}": auroc(*(means for means, _ in pair)) for part, pair in scores.items()}
     result["auroc_unlabeled"] = result["auroc_unlabeled_held_out"]
+    result["held_out_nonpreferred"] = len(split.nonpreferred_held_out)
     for name, (_, steps) in zip(("nonpreferred", "unlabeled"), scores["held_out"], strict=True):
         result[f"cost_mean_{name}"], result[f"cost_std_{name}"] = float(steps.mean()), float(steps.std())
         for quantile in (0.05, 0.5, 0.95):
@@ -90,7 +93,8 @@ def failure_signatures(row: dict[str, float]) -> list[str]:
 
     tests = {
         "cost collapse": abs(value("mil_loss_final") - math.log(2)) < 0.01 and 0.45 <= value("auroc_unlabeled") <= 0.55,
-        "memorized D_N": value("auroc_unlabeled_train") - value("auroc_unlabeled_held_out") > 0.2,
+        "memorized D_N": value("auroc_unlabeled_train") - value("auroc_unlabeled_held_out") > 0.2
+        and value("held_out_nonpreferred") >= FEWEST_HELD_OUT,
         "over-saturation": value("saturated_share") > 0.95 and value("auroc_unlabeled") < 0.6,
         "weight collapse": value("weight_ess_share") < 0.05,
         "length shortcut": abs(value("length_correlation")) > 0.8,

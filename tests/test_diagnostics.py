@@ -62,7 +62,10 @@ def test_a_method_without_a_score_has_no_diagnostics():
     ("name", "row"),
     [
         ("cost collapse", {"mil_loss_final": 0.692, "auroc_unlabeled": 0.5}),
-        ("memorized D_N", {"auroc_unlabeled_train": 0.95, "auroc_unlabeled_held_out": 0.6}),
+        (
+            "memorized D_N",
+            {"auroc_unlabeled_train": 0.95, "auroc_unlabeled_held_out": 0.6, "held_out_nonpreferred": 10},
+        ),
         ("over-saturation", {"saturated_share": 0.99, "auroc_unlabeled": 0.52}),
         ("weight collapse", {"weight_ess_share": 0.02}),
         ("length shortcut", {"length_correlation": -0.9}),
