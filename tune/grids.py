@@ -82,6 +82,14 @@ GRIDS: dict[str, Grid] = {
     "ablation": Grid("cloning D_U alone beside SafeMIL: is D_U contaminated?", methods=("bc-all", "safemil")),
     "bagsize": Grid("bag size K", axes={"cost_model.bag_size": (1, 8, 16, 32, 64, 128, 256)}),
     "horizon": Grid("segment length H", axes={"cost_model.segment_length": (5, 10, 25, 50, 100, "full")}),
+    "contamination": Grid(
+        "share of D_N replaced by high-return preferred trajectories",
+        axes={"split.contamination": (0.0, 0.25, 0.5, 0.75)},
+    ),
+    "oracle": Grid("learned against true cost", methods=("safemil", "oracle-cost", "bc-safe", "bc-all")),
+    "weighting": Grid("cost to weight", axes={"weights.kind": ("hard", "linear", "exponential")}),
+    "size": Grid("|D_N|", axes={"split.n_nonpreferred": (5, 10, 25, 50, 100)}),
+    "mixture": Grid("share of D_U that is non-preferred", axes={"split.mixture": (0.2, 0.5, 0.8, 0.9, 0.95)}),
 }
 
 
