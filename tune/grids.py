@@ -47,6 +47,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "discriminator.steps": 100,
         "cost_model.pairs": 1,
         "policy.steps": 100,
+        "policy.batch_size": 64,
         "evaluation.episodes": 2,
         "evaluation.checkpoints": 2,
         "evaluation.checkpoint_episodes": 1,
