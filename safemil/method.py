@@ -118,7 +118,7 @@ def fit_jointly(
 ) -> list[Learned]:
     """One cost update, then one policy update on the same unlabeled segments, ``policy.steps`` times."""
     kind = config.weights.kind
-    if kind not in ("exponential-segment", "exponential-step", "linear-step"):
+    if kind not in ("exponential", "exponential-segment", "exponential-step", "linear-step"):
         raise ConfigError(f"weights.kind={kind}: mode=joint weighs segments or steps; use exponential-segment")
     policy = make_policy(splits, config.policy, seeds, str(steps.observations.device))
     recorder = SnapshotRecorder(policy)
@@ -130,7 +130,7 @@ def fit_jointly(
         shape = batch["unlabeled_factors"].shape
         observations, actions = batch["unlabeled_observations"], batch["unlabeled_actions"]
         costs = cost_model.network(observations.flatten(1, 2), actions.flatten(1, 2)).unflatten(1, shape[1:])
-        if kind == "exponential-segment":
+        if kind in ("exponential", "exponential-segment"):  # the drawn segment stands for its trajectory
             z = segment_scores(costs, batch["unlabeled_factors"]).unsqueeze(-1)
             weights = torch.exp(-z / config.weights.beta).expand(shape)
         elif kind == "exponential-step":

@@ -8,7 +8,8 @@ import pytest
 from safemil.config import ConfigError, fingerprint, override, to_dict
 from safemil.errors import UserError
 from safemil.settings import SafeMILConfig, SplitConfig
-from tune.grids import GRIDS, PRESETS, Grid, expand, packs, trial_from_dict, varying_axes
+from tune.grids import GRIDS, PRESETS, Grid
+from tune.trials import expand, packs, trial_from_dict, varying_axes
 
 
 def test_text_becomes_the_field_s_type():

@@ -12,8 +12,9 @@ from safemil.splits import HiddenLabels
 from safemil.training import TrainingError
 from safemil.trajectories import Outcomes
 from tests.conftest import SAFE_ACTION, UNSAFE_ACTION, toy_splits
-from tune.grids import PRESETS
+from tune.grids import GRIDS, PRESETS
 from tune.methods import METHODS, Method
+from tune.trials import expand
 
 SMALL = {
     "cost_model.steps": 60,
@@ -138,7 +139,7 @@ def test_label_limited_methods_never_open_the_outcomes(name, monkeypatch):
     ("settings", "margin"),
     [
         ({}, 0.25),
-        ({"mode": "joint", "weights.kind": "exponential-segment"}, 0.25),
+        ({"mode": "joint"}, 0.25),
         ({"cost_model.segment_length": "full"}, 0.25),
         ({"weights.kind": "linear-step"}, 0.4),
         ({"weights.kind": "hard"}, 0.5),  # keeps nearly half of the unsafe ones, which resemble D_N, by its rule
@@ -168,6 +169,12 @@ def test_loss_that_diverges_is_reported():
 def test_paper_preset_is_joint():
     config = override(METHODS["safemil"].config(), {k: v for k, v in PRESETS["paper"].items()})
     assert (config.mode, config.cost_model.steps, config.cost_model.learning_rate) == ("joint", 1_000_000, 1e-5)
+
+
+def test_no_preset_takes_ppl_its_own_weight():
+    for preset in PRESETS:
+        (trial,) = expand(GRIDS["demo"], methods=["ppl"], seeds=[0], preset=preset)
+        assert trial.config.weights.kind == "linear-step"
 
 
 def test_joint_mode_refuses_trajectory_weights():

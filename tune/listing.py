@@ -10,8 +10,9 @@ from rich.table import Table
 
 from safemil.config import to_dict
 from safemil.tasks import TASKS
-from tune.grids import GRIDS, Trial, flatten, packs, varying_axes
+from tune.grids import GRIDS
 from tune.methods import METHODS
+from tune.trials import Trial, flatten, packs, varying_axes
 
 
 def print_list() -> None:

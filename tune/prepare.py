@@ -12,8 +12,8 @@ from typing import Any
 from safemil.errors import UserError
 from safemil.tasks import Task, find_task
 from tune.files import read_json, write_json
-from tune.grids import Trial, packs
-from tune.trial import Work, is_done
+from tune.pack import Work, is_done
+from tune.trials import Trial, packs
 
 
 def open_run(folder: Path, trials: Sequence[Trial], origin: dict[str, Any], *, join: bool) -> None:

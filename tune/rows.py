@@ -16,7 +16,7 @@ import numpy as np
 
 from safemil.tasks import Task, find_task
 from tune.files import read_json, write_atomically, write_json
-from tune.grids import Trial
+from tune.trials import Trial
 
 CVAR_LEVELS = (50, 20, 10, 5)
 

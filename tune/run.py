@@ -25,7 +25,8 @@ try:
     from safemil.errors import UserError, entry_point
 except ModuleNotFoundError:
     sys.exit("error: the package is not installed; run `make install`, then .venv/bin/python tune/run.py ...")
-from tune.grids import PRESETS, Grid, Trial, expand, find_grid, packs
+from tune.grids import PRESETS, Grid, find_grid
+from tune.trials import Trial, expand, packs
 
 DEFAULT_STORAGE = "results"
 

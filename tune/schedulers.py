@@ -3,7 +3,7 @@
     run_with_ray(works, board, ...)     packs side by side, on this machine or a cluster
     run_serially(works, board)          one after the other, without Ray: job arrays, debugging
 
-Both hand each pack to ``tune.trial.perform`` and keep going when one fails. A crash is retried; a user's mistake is
+Both hand each pack to ``tune.pack.perform`` and keep going when one fails. A crash is retried; a user's mistake is
 not, since ``perform`` returns it as a failed row.
 """
 
@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tune.pack import Work, fail, perform
 from tune.progress import Board
-from tune.trial import Work, fail, perform
 
 RETRIES = 2  # of a pack whose process crashed; node failures are retried without limit by Ray itself
 REPORT_INTERVAL = 1.0  # seconds between a pack's progress reports to the driver

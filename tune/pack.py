@@ -21,11 +21,11 @@ import numpy as np
 from safemil.errors import UserError
 from safemil.tasks import find_task
 from tune.files import read_json, write_atomically, write_json
-from tune.grids import Trial, trial_from_dict
 from tune.methods import find_method
 from tune.provenance import git_commit, package_versions
 from tune.rows import evaluate_trial, write_failure, write_row
 from tune.storage import push_trials
+from tune.trials import Trial, trial_from_dict
 
 Progress = Callable[[str, int, int, dict[str, float]], None]  # stage, step, of how many, metrics
 
