@@ -14,6 +14,7 @@ the seed and i alone, so the arrays do not depend on the number of workers. An e
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.metadata
 import json
 import logging
@@ -22,68 +23,105 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from safemil.behaviors import RECIPES, Recipe, find_recipe
+from safemil.balance import both_sides
 from safemil.dataset_file import read_layout
 from safemil.datasets import dataset_folder, files_of, lock
 from safemil.errors import UserError, entry_point
-from safemil.recording import assemble, record_all
+from safemil.parts import Parts, record_all
+from safemil.recipes.table import RECIPES, find_recipe, recipe_name
+from safemil.recording import Recording, assemble
 from safemil.tasks import Task, find_task
 from safemil.trajectories import save
 
 logger = logging.getLogger(__name__)
 
 SIMULATOR_PACKAGES = ("bullet-safety-gym", "dsrl", "gymnasium", "mujoco", "numpy", "pybullet", "safety-gymnasium")
+LEARNING_PACKAGES = ("fast-safe-rl", "tianshou", "torch")
 
 
 def collect(
     task: Task,
     *,
-    recipe: str = "scripted",
+    recipes: Sequence[str] | None = None,
     n_trajectories: int | None = None,
     workers: int | None = None,
     seed: int = 0,
+    address: str | None = None,
     output: Path | None = None,
     overwrite: bool = False,
     progress: bool | None = None,
 ) -> Path:
     """Collect a dataset and return its path. A file that was collected with the same settings is returned as it is.
 
+    What is finished lies in a folder beside it until all is there: called again after a break, it goes on from there.
+
     Args:
+        recipes: their names; the trajectories of several come one after the other. By default the task's first.
+        n_trajectories: of each recipe; by default the recipe's own number.
         workers: processes; all cores by default. The result does not depend on it.
+        address: of a Ray cluster that works instead of processes here.
         output: a path instead of the dataset folder and DSRL's kind of name.
         progress: show a bar on stderr; by default only on a terminal.
 
     Raises:
         UserError: no such recipe, a number out of range, or a different file is in the way and ``overwrite`` is off.
     """
-    chosen = find_recipe(task, recipe)
-    n_trajectories = chosen.n_trajectories if n_trajectories is None else n_trajectories
+    chosen = [recipe_name(task, name) for name in recipes or (None,)]
+    sizes = {name: n_trajectories or find_recipe(task, name).n_trajectories for name in chosen}
     workers = _cores() if workers is None else workers
     for name, value, least in (("trajectories", n_trajectories, 1), ("workers", workers, 1), ("seed", seed, 0)):
-        if value < least:
+        if value is not None and value < least:
             raise UserError(f"--{name} {value}: expected at least {least}")
-    asked = {"task": task.name, "recipe": recipe, "seed": seed, "n_trajectories": n_trajectories}
+    total = sum(sizes.values())
+    asked = {"task": task.name, "recipe": "+".join(sizes), "seed": seed, "n_trajectories": total}
     folder = dataset_folder() if output is None else output.parent
     with lock(folder, f"{task.file_stem}.collect"):  # a second process waits, then finds the first one's file
-        present = [output] if output is not None else files_of(task, folder, n_trajectories)
+        present = [output] if output is not None else files_of(task, folder, total)
         present = [path for path in present if path.exists()]
         if present and not overwrite:
             return _existing(present[0], asked)
         for path in present:
             _check_ours(path)
-        logger.info("collecting %d trajectories of %s on %d process(es)", n_trajectories, task.name, workers)
-        trajectories, outcomes, next_observations = assemble(
-            record_all(task, recipe, n_trajectories, seed, workers, progress)
-        )
-        largest_cost = round(float(outcomes.costs_total.max()))
-        path = output or folder / f"{task.file_stem}-{largest_cost}-{n_trajectories}.hdf5"
+        recordings: list[Recording] = []
+        parts = {name: _parts(folder, task, name, seed) for name in sizes}
+        for name, size in sizes.items():
+            recordings += _recorded(task, name, size, seed, parts[name], workers, address, progress)
+        trajectories, outcomes, next_observations = assemble(recordings)
+        path = output or folder / f"{task.file_stem}-{round(float(outcomes.costs_total.max()))}-{total}.hdf5"
         if path.exists():
             _check_ours(path)
-        save(path, trajectories, outcomes, asked | _provenance(chosen), next_observations=next_observations)
+        attributes = asked | {"recipes": json.dumps(sizes)} | _provenance(task, list(sizes))
+        save(path, trajectories, outcomes, attributes, next_observations=next_observations)
         for replaced in present:
             if replaced != path:
                 replaced.unlink()
+        for part in parts.values():
+            part.remove()
+    if (lacking := both_sides(outcomes, task)) is not None:
+        logger.warning("%s: %s", path.name, lacking)
     return path
+
+
+def _recorded(
+    task: Task, name: str, size: int, seed: int, parts: Parts, workers: int, address: str | None, progress: bool | None
+) -> list[Recording]:
+    recipe = find_recipe(task, name)
+    n_units = recipe.n_units(size)
+    where = f"Ray at {address}" if address else f"{workers} process(es)"
+    logger.info("collecting %d trajectories of %s (recipe %s) on %s", size, task.name, name, where)
+    try:
+        recordings = record_all(task, name, n_units, seed, parts, workers=workers, address=address, progress=progress)
+    except KeyboardInterrupt:
+        logger.info("what is finished is kept in %s; the same command goes on from there", parts.folder)
+        raise
+    return recipe.choose(recordings, size, seed)
+
+
+def _parts(folder: Path, task: Task, recipe: str, seed: int) -> Parts:
+    """Named after all that a unit depends on, so that a collection never goes on with what another one left."""
+    provenance = json.dumps(_provenance(task, [recipe]), sort_keys=True)
+    digest = hashlib.sha256(provenance.encode()).hexdigest()[:8]
+    return Parts(folder / f"{task.file_stem}.{recipe}-seed{seed}-{digest}.parts")
 
 
 def _cores() -> int:
@@ -91,13 +129,15 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _provenance(recipe: Recipe) -> dict[str, str]:
+def _provenance(task: Task, recipes: Sequence[str]) -> dict[str, str]:
     """No time and no machine, so that equal data make an equal file and an equal SHA-256."""
-    versions = {package: _version(package) for package in SIMULATOR_PACKAGES}
+    parameters = {name: find_recipe(task, name).parameters for name in recipes}
+    packages = SIMULATOR_PACKAGES + (LEARNING_PACKAGES if "learned" in recipes else ())
+    versions = {package: version for package in packages if (version := _version(package))}
     return {
         "collected_by": "safemil.collect",
-        "parameters": json.dumps(recipe.parameters, sort_keys=True),
-        "versions": json.dumps({name: version for name, version in versions.items() if version}, sort_keys=True),
+        "parameters": json.dumps(parameters if len(recipes) > 1 else parameters[recipes[0]], sort_keys=True),
+        "versions": json.dumps(versions, sort_keys=True),
     }
 
 
@@ -128,7 +168,8 @@ def _check_ours(path: Path) -> None:
 def _list_recipes() -> None:
     for task, recipes in RECIPES.items():
         for name, recipe in recipes.items():
-            print(f"{task:20} {name:12} {recipe.n_trajectories:5} trajectories  {recipe.description}")
+            size = f"{recipe.n_trajectories} trajectories, about {recipe.minutes:g} min on 2 cores"
+            print(f"{task:20} {name:9} {size}: {recipe.description}")
 
 
 @entry_point
@@ -140,9 +181,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--task", nargs="+", metavar="TASK", help="which tasks to collect")
     which.add_argument("--list", action="store_true", help="the tasks and recipes there are")
-    parser.add_argument("--recipe", default="scripted", help="kind of behavior policies (default: %(default)s)")
-    parser.add_argument("--trajectories", type=int, metavar="N", help="how many (default: the recipe's own number)")
+    parser.add_argument("--recipe", nargs="+", metavar="NAME", help="one or more (default: the task's first)")
+    parser.add_argument("--trajectories", type=int, metavar="N", help="of each recipe (default: its own number)")
     parser.add_argument("--workers", type=int, metavar="W", help="processes (default: one per core)")
+    parser.add_argument("--address", help="Ray cluster that works instead (auto: the one running here)")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other data (default: %(default)s)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write to this file, not to the dataset folder")
     parser.add_argument("--overwrite", action="store_true", help="collect again even if the file exists")
@@ -156,10 +198,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for task in tasks:
         path = collect(
             task,
-            recipe=options.recipe,
+            recipes=options.recipe,
             n_trajectories=options.trajectories,
             workers=options.workers,
             seed=options.seed,
+            address=options.address,
             output=options.output,
             overwrite=options.overwrite,
         )

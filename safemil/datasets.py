@@ -2,6 +2,8 @@
 
     python -m safemil.datasets list                       # what lies in the dataset folder
     python -m safemil.datasets fetch PointGoal1 CarRun    # download what is missing
+    python -m safemil.datasets card BallCircle            # a page and a picture of what it holds
+    python -m safemil.datasets convert logs.npz --output mine.hdf5    # somebody's own logs; see safemil.convert
 
 The dataset folder is ``$DSRL_DATASET_DIR``, else ``~/.dsrl/datasets``, with DSRL's own file names. The first of these
 that is there is taken:
@@ -16,8 +18,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
-import json
 import logging
 import os
 import re
@@ -26,10 +26,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from safemil.behaviors import RECIPES
 from safemil.dataset_file import read_layout
 from safemil.download import SourceError, download, forget
 from safemil.errors import UserError, entry_point
+from safemil.file_notes import read_note, sha256, write_note
+from safemil.recipes.table import RECIPES
 from safemil.tasks import TASKS, Task, find_task
 from safemil.trajectories import DatasetError
 
@@ -62,6 +63,12 @@ def files_of(task: Task, folder: Path, n_trajectories: int | None = None) -> lis
     numbers = {path: int(match[2]) for path, match in matches if match and match[1] == task.file_stem}
     wanted = [path for path in numbers if n_trajectories in (None, numbers[path])]
     return sorted(wanted, key=lambda path: (path.name != task.file_name, -numbers[path], path.name))
+
+
+def task_of(path: Path) -> Task | None:
+    """The task that a file's name says it is of."""
+    stem = match[1] if (match := FILE_NAME.fullmatch(path.name)) else None
+    return next((task for task in TASKS.values() if task.file_stem == stem), None)
 
 
 def find(task: Task) -> Path | None:
@@ -113,20 +120,6 @@ def fetch(task: Task, *, sources: Sequence[str] | None = None, progress: bool | 
     )
 
 
-def sha256(path: str | Path) -> str:
-    """The file's SHA-256 in hexadecimal, kept in ``<name>.sha256`` beside it until its size or time changes."""
-    path = Path(path)
-    noted = _read_note(path)
-    if "sha256" in noted:
-        return noted["sha256"]
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    _write_note(path, noted | {"sha256": digest.hexdigest()})
-    return digest.hexdigest()
-
-
 @contextlib.contextmanager
 def lock(folder: Path, name: str) -> Iterator[None]:
     """One process at a time in here, among those that use this folder and name. Makes the folder."""
@@ -160,67 +153,18 @@ def _download_checked(url: str, path: Path, task: Task, progress: bool | None) -
         raise SourceError(f"what came is not the dataset: {error}") from error
     os.replace(part, path)
     forget(part)
-    _write_note(path, {"source": url})
+    write_note(path, {"source": url})
     logger.info("%s: SHA-256 %s", path, sha256(path))
 
 
-def _note_path(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
-
-
-def _file_key(path: Path) -> dict[str, int]:
-    stat = path.stat()
-    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-
-
-def _read_note(path: Path) -> dict[str, Any]:
-    """What is noted beside a file (its SHA-256, where it came from); empty when the file has changed since."""
-    try:
-        noted = json.loads(_note_path(path).read_text())
-        return noted if _file_key(path).items() <= noted.items() else {}
-    except (OSError, ValueError, AttributeError):
-        return {}
-
-
-def _write_note(path: Path, note: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(note | _file_key(path)) + "\n")
-        os.replace(temporary, _note_path(path))
-    except OSError as error:  # a shared folder that may only be read: computed again next time
-        logger.debug("%s: no note written (%s)", path, error)
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-def _describe(path: Path) -> tuple[str, str, str, str, str]:
-    """(task, file, size, trajectories, where it comes from) of a file in the dataset folder."""
-    stem = match[1] if (match := FILE_NAME.fullmatch(path.name)) else None
-    task = next((task for task in TASKS.values() if task.file_stem == stem), None)
-    size = f"{path.stat().st_size / 1e6:.1f} MB"
-    try:
-        layout = read_layout(path, task)
-    except DatasetError as error:
-        return task.name if task else "?", path.name, size, "-", f"cannot be used: {error}".replace(f"{path}: ", "")
-    if "collected_by" in layout.attributes:
-        origin = "collected (recipe {recipe}, seed {seed})".format_map(layout.attributes)
-    else:
-        origin = _read_note(path).get("source", "put there by hand")
-    return task.name if task else "?", path.name, size, str(len(layout.offsets) - 1), origin
-
-
-def _list(folder: Path) -> None:
-    rows = [_describe(path) for path in sorted(folder.glob("*.hdf5"))]
-    for part in sorted(folder.glob("*.part")):
-        rows.append(("", part.name, f"{part.stat().st_size / 1e6:.1f} MB", "-", "unfinished download; fetch goes on"))
-    if not rows:
-        print(f"no dataset in {folder}")
-        return
-    rows = [("task", "file", "size", "trajectories", "from"), *rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    print(f"{folder}:")
-    for name, file, size, count, origin in rows:
-        print(f"{name:{widths[0]}}  {file:{widths[1]}}  {size:>{widths[2]}}  {count:>{widths[3]}}  {origin}")
+def origin_of(path: Path, attributes: dict[str, Any]) -> str:
+    """Where a file comes from, in words; ``attributes`` are those in the file."""
+    if "collected_by" in attributes:
+        return "collected (recipe {recipe}, seed {seed})".format_map(attributes)
+    if "converted_from" in attributes:
+        return "converted ({format} {converted_from})".format_map(attributes)
+    source = read_note(path).get("source")
+    return f"downloaded from {source}" if source else "put there by hand"
 
 
 @entry_point
@@ -229,17 +173,50 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m safemil.datasets", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="list | fetch")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="list | fetch | card | convert")
     commands.add_parser("list", help="what lies in the dataset folder: task, file, size, trajectories, where from")
     fetching = commands.add_parser("fetch", help="download what is missing and print the paths")
     fetching.add_argument("tasks", nargs="+", metavar="TASK")
+    carding = commands.add_parser("card", help="a page and a picture of what a dataset holds")
+    carding.add_argument("datasets", nargs="+", metavar="TASK|FILE")
+    carding.add_argument("--task", help="of files that are not named as DSRL's")
+    carding.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="default: the working directory")
+    converting = commands.add_parser("convert", help="Minari, D4RL-style HDF5, npz or a folder of csv -> DSRL's layout")
+    converting.add_argument("source", type=Path)
+    converting.add_argument("--task", help="check the dimensions against this task's")
+    converting.add_argument("--output", type=Path, required=True, metavar="FILE")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    task = find_task(options.task) if getattr(options, "task", None) else None
     if options.command == "list":
-        _list(dataset_folder())
+        from safemil.inventory import print_inventory
+
+        print_inventory(dataset_folder())
+    elif options.command == "fetch":
+        for wanted in [find_task(name) for name in options.tasks]:  # every name is checked before the first download
+            print(fetch(wanted))
+    elif options.command == "card":
+        from safemil.card import write_card
+
+        for path, of_task in [_named_dataset(name, task) for name in options.datasets]:
+            print(write_card(path, of_task, options.output))
     else:
-        for task in [find_task(name) for name in options.tasks]:  # every name is checked before the first download
-            print(fetch(task))
+        from safemil.convert import convert
+
+        print(*convert(options.source, options.output, task), options.output, sep="\n")
+
+
+def _named_dataset(name: str, task: Task | None) -> tuple[Path, Task]:
+    """The file that a task's name, or a path, stands for, and its task."""
+    path = Path(name)
+    if path.suffix != ".hdf5":
+        wanted = find_task(name)
+        if (found := find(wanted)) is None:
+            raise UserError(f"no dataset of {wanted.name} in {dataset_folder()}: fetch or collect one first")
+        return found, wanted
+    if (task := task or task_of(path)) is None:
+        raise UserError(f"{path}: its name does not say which task it is of; add --task TASK")
+    return path, task
 
 
 if __name__ == "__main__":

@@ -1,25 +1,22 @@
-"""Record behavior policies in the simulator. In: a recipe, a seed and a number of trajectories. Out: their arrays.
-
-Trajectory i is a function of (task, recipe, seed, i) alone: one generator, made from (seed, i), draws the simulator's
-seed, the policy and its noise. So neither the number of workers nor their order matters.
-"""
+"""One episode of a behavior policy, and many of them one after the other. In: a simulator and a policy. Out: arrays."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from safemil.behaviors import Behavior, find_recipe
-from safemil.errors import UserError
-from safemil.tasks import Task
 from safemil.trajectories import Outcomes, Trajectories
-from safemil.worker_pool import Chunk, WorkerDied, run_chunks
 
-TRAJECTORIES_PER_CHUNK = 4  # few enough that workers end together, and that the progress bar moves
+
+class Behavior(Protocol):
+    """A behavior policy, drawn once per trajectory."""
+
+    def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(observation_dim,) float32 -> (action_dim,) float32 in [-1, 1]."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,43 +30,8 @@ class Recording:
     terminated: bool
 
 
-def record_all(
-    task: Task, recipe: str, n_trajectories: int, seed: int, workers: int, progress: bool | None = None
-) -> list[Recording]:
-    """Trajectories 0 .. n_trajectories - 1 of a recipe, in that order."""
-    from tqdm import tqdm
-
-    hidden = None if progress is None else not progress  # None: hidden unless stderr is a terminal
-    starts = range(0, n_trajectories, TRAJECTORIES_PER_CHUNK)
-    chunks = [
-        Chunk(recipe, tuple(range(start, min(start + TRAJECTORIES_PER_CHUNK, n_trajectories)))) for start in starts
-    ]
-    record_chunk = functools.partial(record, task, seed)
-    recordings: dict[int, Recording] = {}
-    with tqdm(total=n_trajectories, desc=f"collect {task.name}", unit="traj", disable=hidden) as bar:
-        try:
-            if workers == 1:
-                recorded = ((chunk, record_chunk(recipe, indices=chunk.indices)) for chunk in chunks)
-            else:
-                recorded = run_chunks(record_chunk, chunks, workers)
-            for chunk, episodes in recorded:
-                recordings.update(zip(chunk.indices, episodes, strict=True))
-                bar.update(len(episodes))
-        except WorkerDied as error:
-            raise UserError(str(error)) from error
-    return [recordings[index] for index in range(n_trajectories)]
-
-
-def record(task: Task, seed: int, recipe: str, indices: Sequence[int]) -> list[Recording]:
-    """Trajectories ``indices``, one after the other; each is a function of task, recipe, seed and its index alone."""
-    from safemil import simulators
-
-    draw = find_recipe(task, recipe).draw
-    with simulators.make(task) as simulator:
-        return [_record_one(simulator, draw, np.random.default_rng([seed, index])) for index in indices]
-
-
-def _record_one(simulator: Any, draw: Callable[[np.random.Generator], Behavior], rng: np.random.Generator) -> Recording:
+def record_one(simulator: Any, draw: Callable[[np.random.Generator], Behavior], rng: np.random.Generator) -> Recording:
+    """The episode that ``rng`` decides: the simulator's seed, the policy and its noise are drawn from it."""
     # Not the seeds of evaluation episodes: data collected with seed 0 would share its starts with evaluation seed 0.
     observations = [simulator.reset(int(rng.integers(2**32)))]
     behavior = draw(rng)
@@ -98,3 +60,17 @@ def assemble(recordings: list[Recording]) -> tuple[Trajectories, Outcomes, np.nd
         for name in ("actions", "rewards", "costs")
     )
     return Trajectories(observations, actions, offsets), Outcomes(rewards, costs, terminals, offsets), next_observations
+
+
+def disassemble(trajectories: Trajectories, outcomes: Outcomes, next_observations: np.ndarray) -> list[Recording]:
+    """What ``assemble`` was given."""
+    recordings = []
+    for start, end in zip(trajectories.offsets[:-1], trajectories.offsets[1:], strict=True):
+        observations = np.concatenate([trajectories.observations[start:end], next_observations[end - 1 : end]])
+        actions, rewards, costs = (
+            trajectories.actions[start:end],
+            outcomes.rewards[start:end],
+            outcomes.costs[start:end],
+        )
+        recordings.append(Recording(observations, actions, rewards, costs, bool(outcomes.terminals[end - 1])))
+    return recordings

@@ -1,41 +1,16 @@
-"""Behavior policies to collect data with when nothing can be downloaded. In: a random generator. Out: a policy.
+"""Bullet-Safety-Gym's Circle and Run tasks: proportional-derivative control towards a point or a lane.
 
-A recipe draws one policy per trajectory, so that the trajectories of a dataset range from cautious to reckless and no
-two behave alike. ``RECIPES`` is the table of all recipes; a new one (another task, or policies that were learned) is a
-``draw`` function and one more entry. Numpy alone: simulators are ``safemil.collect``'s affair.
+Circle tasks cost 1 for every step beyond |x| = 6 and reward speed along a circle of radius 7, clockwise. Run tasks cost
+1 for every step that is too fast or beyond |y| = 2, and reward speed along x. In: a random generator. Out: a policy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 
-from safemil.errors import UserError
-from safemil.tasks import Task
-
-Ranges = dict[str, tuple[float, float]]
-
-
-class Behavior(Protocol):
-    """A behavior policy, drawn once per trajectory."""
-
-    def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(observation_dim,) float32 -> (action_dim,) float32 in [-1, 1]."""
-        ...
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How the data of one task are collected."""
-
-    draw: Callable[[np.random.Generator], Behavior]
-    description: str
-    n_trajectories: int  # unless the command says otherwise
-    parameters: Ranges = field(default_factory=dict)  # recorded in the file
-
+from safemil.recipes.recipe import Ranges, Recipe, noisy
 
 # BallCircle costs 1 for every step beyond |x| = 6, while its reward asks for speed along a circle of radius 7. `clip`
 # decides whether a ball crosses: at 3 it stays far inside, at 5 just inside, at 9 it takes the whole circle. Cautious
@@ -55,7 +30,7 @@ BALL_CIRCLE: Ranges = {
 
 
 @dataclass(frozen=True)
-class CircleDriver:
+class BallOnCircle:
     """Proportional-derivative control of the ball towards a point ahead of it on the circle, its x cut to +-clip."""
 
     clip: float
@@ -65,17 +40,13 @@ class CircleDriver:
     damping: float
     noise: float
 
-    @classmethod
-    def draw(cls, rng: np.random.Generator) -> CircleDriver:
-        return cls(**{name: rng.uniform(low, high) for name, (low, high) in BALL_CIRCLE.items()})
-
     def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         position, velocity = _position_and_velocity(observation)
         angle = np.arctan2(position[1], position[0]) - self.lead  # the reward is for going round clockwise
         x = np.clip(self.radius * np.cos(angle), -self.clip, self.clip)
         target = np.array([x, self.radius * np.sin(angle)])
         push = self.stiffness * (target - position - self.damping * velocity)
-        return _noisy(push, self.noise, rng)
+        return noisy(push, self.noise, rng)
 
 
 # BallRun costs 1 for every step faster than 2.5 or beyond |y| = 2, and rewards speed along x. So there are two kinds of
@@ -92,7 +63,7 @@ BALL_RUN: Ranges = {
 
 
 @dataclass(frozen=True)
-class RunDriver:
+class BallInLane:
     """Proportional control of the ball's speed along x, proportional-derivative control of its lane."""
 
     speed: float
@@ -102,15 +73,11 @@ class RunDriver:
     damping: float
     noise: float
 
-    @classmethod
-    def draw(cls, rng: np.random.Generator) -> RunDriver:
-        return cls(**{name: rng.uniform(low, high) for name, (low, high) in BALL_RUN.items()})
-
     def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         (_, y), (velocity_x, velocity_y) = _position_and_velocity(observation)
         push_x = self.eagerness * (self.speed - velocity_x)
         push_y = self.stiffness * (self.lane - y - self.damping * velocity_y)
-        return _noisy(np.array([push_x, push_y]), self.noise, rng)
+        return noisy(np.array([push_x, push_y]), self.noise, rng)
 
 
 def _position_and_velocity(observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -118,26 +85,79 @@ def _position_and_velocity(observation: np.ndarray) -> tuple[np.ndarray, np.ndar
     return observation[:2] / 0.1, observation[2:4] / 0.2
 
 
-def _noisy(push: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
-    return np.clip(push + noise * rng.standard_normal(len(push)), -1.0, 1.0).astype(np.float32)
-
-
-# task name -> recipe name -> recipe
-RECIPES: dict[str, dict[str, Recipe]] = {
-    "BallCircle": {
-        "scripted": Recipe(CircleDriver.draw, "steer ahead on the circle, x cut to +-clip", 700, BALL_CIRCLE),
-    },
-    "BallRun": {
-        "scripted": Recipe(RunDriver.draw, "hold a speed and a lane", 700, BALL_RUN),
-    },
+# CarCircle is as BallCircle with a car that cannot turn on the spot (turning radius about 2 m) and goes backwards to
+# its own yaw.
+CAR_CIRCLE: Ranges = {
+    "clip": (3.5, 8.9),  # |x| of the point steered to
+    "radius": (6.8, 7.8),  # of the circle steered along
+    "lead": (0.4, 0.65),  # angle (rad) from the car to that point
+    "throttle": (0.6, 1.0),
+    "steering": (1.0, 2.0),  # per rad of heading error
+    "noise": (0.05, 0.2),  # standard deviation of what is added to the action
 }
 
 
-def find_recipe(task: Task, name: str) -> Recipe:
-    """The recipe called ``name`` of a task. Raises ``UserError`` naming the ones that exist."""
-    recipes = RECIPES.get(task.name, {})
-    if name in recipes:
-        return recipes[name]
-    if recipes:
-        raise UserError(f"unknown recipe {name!r} for {task.name}: there is {' '.join(recipes)}")
-    raise UserError(f"no recipe to collect {task.name} with yet; there are recipes for: {' '.join(RECIPES)}")
+@dataclass(frozen=True)
+class CarOnCircle:
+    """Steers towards a point ahead on the circle, its x cut to +-clip, at constant throttle."""
+
+    clip: float
+    radius: float
+    lead: float
+    throttle: float
+    steering: float
+    noise: float
+
+    def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        x, y = observation[:2] / 0.1
+        angle = np.arctan2(y, x) - self.lead
+        target_x = np.clip(self.radius * np.cos(angle), -self.clip, self.clip)
+        bearing = np.arctan2(self.radius * np.sin(angle) - y, target_x - x)
+        return noisy(np.array([-self.throttle, self.steering * _turn_left(observation, bearing)]), self.noise, rng)
+
+
+CAR_RUN: Ranges = {
+    "speed": (1.0, 2.1),  # along x
+    "lane": (-2.7, 2.7),  # y of the line the car runs along
+    "eagerness": (0.2, 0.6),  # throttle per unit of missing speed
+    "approach": (0.3, 0.6),  # slope at which the lane is approached, per unit of distance
+    "steering": (1.0, 2.0),  # per rad of heading error
+    "noise": (0.05, 0.2),  # standard deviation of what is added to the action
+}
+CAR_TOP_SPEED = 3.5
+
+
+@dataclass(frozen=True)
+class CarInLane:
+    """Proportional control of the car's speed, and of its heading towards its lane."""
+
+    speed: float
+    lane: float
+    eagerness: float
+    approach: float
+    steering: float
+    noise: float
+
+    def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        y, velocity_x = observation[1] / 0.1, observation[2]
+        bearing = np.arctan(self.approach * (self.lane - y))
+        throttle = self.speed / CAR_TOP_SPEED + self.eagerness * (self.speed - velocity_x)
+        return noisy(np.array([-throttle, self.steering * _turn_left(observation, bearing)]), self.noise, rng)
+
+
+def _turn_left(observation: np.ndarray, bearing: float) -> float:
+    """Angle (rad) from the bearing to where the car goes, in (-pi, pi]: positive where it has to turn right."""
+    forward = np.arctan2(-observation[4], -observation[5])  # the car drives backwards to its yaw
+    return float(np.angle(np.exp(1j * (forward - bearing))))
+
+
+RECIPES: dict[str, dict[str, Recipe]] = {
+    "BallCircle": {
+        "scripted": Recipe.uniform(BallOnCircle, BALL_CIRCLE, "steer ahead on the circle, x cut to +-clip", minutes=2)
+    },
+    "BallRun": {"scripted": Recipe.uniform(BallInLane, BALL_RUN, "hold a speed and a lane", minutes=1)},
+    "CarCircle": {
+        "scripted": Recipe.uniform(CarOnCircle, CAR_CIRCLE, "steer ahead on the circle, x cut to +-clip", minutes=5)
+    },
+    "CarRun": {"scripted": Recipe.uniform(CarInLane, CAR_RUN, "hold a speed and a lane", minutes=3)},
+}

@@ -1,0 +1,79 @@
+"""Trajectories logged while FSRL's PPO-Lagrangian learns a task, under a ladder of cost limits; how DSRL was recorded.
+
+In: a task, a seed and a rung of the ladder. Out: every episode of that training, from the first random ones to those of
+the finished policy. The dataset is thinned out evenly over the cost-return plane by FSRL's grid filter, so that neither
+the beginner's nor the finished policy's episodes crowd out the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from safemil.errors import UserError
+from safemil.recording import Recording
+from safemil.tasks import TASKS, Task
+
+UNCONSTRAINED = 1e6
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A unit of this recipe is one training run."""
+
+    minutes: float  # measured or estimated, for the whole ladder on 2 cores
+    steps: int  # of the simulator, in each training run
+    cost_limits: tuple[float, ...] = (5.0, 15.0, 30.0, 60.0, 100.0, UNCONSTRAINED)
+    learning_rate: float = 5e-4  # FSRL's defaults from here on
+    hidden_sizes: tuple[int, ...] = (128, 128)
+    episodes_per_update: int = 10
+    n_trajectories: int = 700
+
+    @property
+    def description(self) -> str:
+        return f"FSRL's PPO-Lagrangian, {len(self.cost_limits)} cost limits x {self.steps} steps, grid filter"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if name not in ("minutes", "n_trajectories")}
+
+    def n_units(self, n_trajectories: int) -> int:
+        return len(self.cost_limits)
+
+    def record(self, task: Task, seed: int, unit: int) -> list[Recording]:
+        """All episodes of the training run under ``cost_limits[unit]``."""
+        from safemil.recipes.fsrl_training import train
+
+        return train(task, self, self.cost_limits[unit], np.random.default_rng([seed, unit]))
+
+    def choose(self, recordings: list[Recording], n_trajectories: int, seed: int) -> list[Recording]:
+        """``n_trajectories`` of them, spread evenly over the cost-return plane, in the order they were recorded."""
+        from fsrl.data import TrajectoryBuffer
+
+        from safemil.simulators import own_random_numbers
+
+        if len(recordings) < n_trajectories:
+            raise UserError(f"--trajectories {n_trajectories}: the training runs gave {len(recordings)} in all")
+        points = [(recording.rewards.sum(), recording.costs.sum()) for recording in recordings]
+        with own_random_numbers(seed):  # the filter draws from Python's global generator
+            kept = TrajectoryBuffer.filter_points(points, n_trajectories)
+        return [recordings[index] for index in sorted(kept)]
+
+
+# Steps per training run are those after which the return stands still, in FSRL's examples where none was run here.
+RECIPES: dict[str, dict[str, Learned]] = {
+    "BallCircle": {"learned": Learned(minutes=15, steps=100_000)},
+    "BallRun": {"learned": Learned(minutes=15, steps=100_000)},
+    "CarCircle": {"learned": Learned(minutes=60, steps=300_000)},
+    "CarRun": {"learned": Learned(minutes=40, steps=200_000)},
+    "DroneRun": {"learned": Learned(minutes=180, steps=1_000_000)},
+    "DroneCircle": {"learned": Learned(minutes=240, steps=1_500_000)},
+    "AntRun": {"learned": Learned(minutes=180, steps=1_000_000)},
+    "AntCircle": {"learned": Learned(minutes=300, steps=1_500_000)},
+    "HopperVelocity": {"learned": Learned(minutes=180, steps=1_500_000)},
+    "Walker2dVelocity": {"learned": Learned(minutes=180, steps=1_500_000)},
+    "AntVelocity": {"learned": Learned(minutes=240, steps=1_500_000)},
+}
+assert RECIPES.keys() <= TASKS.keys()

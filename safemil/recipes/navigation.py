@@ -1,0 +1,150 @@
+"""Safety-Gymnasium's navigation tasks: steer along the circle, or to the goal, around what costs or into it.
+
+The agent sees lidars alone: 16 bins around it. An object at distance d and angle phi reads 1 - d / range in the bin of
+phi, the share of it by which phi leans to the next bin in that one, and the rest of it in the bin before. Positions and
+directions are complex numbers in the agent's frame, straight ahead is 1. In: a random generator. Out: a policy.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from safemil.recipes.recipe import Ranges, Recipe, noisy
+
+BINS = 16
+TURNS = np.exp(1j * np.linspace(-2.4, 2.4, 33))  # headings to choose from, away from the goal's
+
+
+@dataclass(frozen=True)
+class Agent:
+    """What differs between Point and Car."""
+
+    n_sensors: int  # observations before the lidars
+    ahead: complex  # straight ahead, in the simulator's frame
+    wheels: bool  # actions are the speeds of two wheels, instead of push and turn
+
+    def lidar(self, observation: np.ndarray, index: int) -> np.ndarray:
+        """The readings (16,) of the lidar that comes ``index``-th in the observation."""
+        return observation[self.n_sensors + BINS * index : self.n_sensors + BINS * (index + 1)].astype(np.float64)
+
+    def seen(self, lidar: np.ndarray, lidar_range: float) -> np.ndarray:
+        """Positions (n,) of what makes these readings: one for each bin that reads more than its neighbors."""
+        after, before = np.roll(lidar, -1), np.roll(lidar, 1)
+        bins = np.flatnonzero((lidar > 0) & (lidar >= after) & (lidar > before))
+        leaning = (after[bins] / lidar[bins] + 1 - before[bins] / lidar[bins]) / 2
+        return lidar_range * (1 - lidar[bins]) * np.exp(2j * np.pi * (bins + leaning) / BINS) / self.ahead
+
+    def velocity(self, observation: np.ndarray) -> complex:
+        return complex(observation[3], observation[4]) / self.ahead
+
+    def yaw(self, observation: np.ndarray) -> complex:
+        """Its direction in the world; the magnetometer sees the south."""
+        return complex(-observation[10], -observation[9]) * self.ahead / 0.5
+
+    def drive(self, wanted: complex, observation: np.ndarray) -> np.ndarray:
+        """The action (2,) that brings the velocity to the wanted one: head for it, leaning against the drift."""
+        missing = wanted - self.velocity(observation)
+        push, turn = 2.0 * missing.real, np.angle(wanted + 2.0 * missing)
+        return np.array([push + turn, push - turn]) if self.wheels else np.array([push, turn])
+
+
+POINT = Agent(n_sensors=12, ahead=1, wheels=False)
+CAR = Agent(n_sensors=24, ahead=-1j, wheels=True)
+
+CIRCLE_RANGE, GOAL_RANGE = 6.0, 3.0  # distance at which lidars begin to see
+
+CIRCLE: Ranges = {
+    "clip": (0.6, 1.5),  # the point steered to has |x| (in Circle2 also |y|) below; walls at 1.125
+    "radius": (1.3, 1.6),  # of the circle steered along; the rewarded one has 1.5
+    "lead": (0.3, 0.6),  # angle (rad) from the agent to that point
+    "speed": (0.9, 1.4),
+    "noise": (0.05, 0.2),
+}
+
+
+@dataclass(frozen=True)
+class OnCircle:
+    """Steers towards a point ahead on the circle, its coordinates cut to +-clip."""
+
+    agent: Agent
+    walls: int  # 2: |x| is limited, 4: |x| and |y|
+    clip: float
+    radius: float
+    lead: float
+    speed: float
+    noise: float
+
+    def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        yaw = self.agent.yaw(observation)
+        position = -_nearest(self.agent.seen(self.agent.lidar(observation, 0), CIRCLE_RANGE)) * yaw
+        target = self.radius * np.exp(1j * (np.angle(position) + self.lead))  # counterclockwise
+        x, y = np.clip(target.real, -self.clip, self.clip), target.imag
+        if self.walls == 4:
+            y = np.clip(y, -self.clip, self.clip)
+        towards = (complex(x, y) - position) * np.conj(yaw)
+        wanted = self.speed * towards / max(abs(towards), 1e-6)
+        return noisy(self.agent.drive(wanted, observation), self.noise, rng)
+
+
+GOAL: Ranges = {
+    "avoidance": (-1.5, 3.5),  # weight of what lies in the way; 0: straight to the goal, below: drawn to what costs
+    "speed": (0.8, 1.2),
+    "noise": (0.05, 0.2),
+}
+REACH, MARGIN = (
+    0.9,
+    0.4,
+)  # obstacles matter that are nearer, and whose middle is passed at less; hazards have radius 0.2
+
+
+@dataclass(frozen=True)
+class ToGoal:
+    """Chooses the heading that trades off the goal against what costs, and slows down near it."""
+
+    agent: Agent
+    goal: int  # which lidar sees the goal
+    obstacles: tuple[int, ...]  # which ones see what costs
+    avoidance: float
+    speed: float
+    noise: float
+
+    def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        lidars = functools.partial(self.agent.lidar, observation)
+        goal = _nearest(self.agent.seen(lidars(self.goal), GOAL_RANGE))
+        headings = goal / max(abs(goal), 1e-6) * TURNS
+        obstacles = np.concatenate([self.agent.seen(lidars(index), GOAL_RANGE) for index in self.obstacles])
+        # A wrong button costs, the right one is the goal.
+        obstacles = obstacles[(abs(obstacles) < REACH) & (abs(obstacles - goal) > 0.1)]
+        passed = obstacles * np.conj(headings)[:, None]  # seen from each heading
+        in_the_way = np.clip(1 - abs(passed.imag) / MARGIN, 0, 1) * np.clip(1 - passed.real / REACH, 0, 1)
+        blocked = np.where(passed.real > 0, in_the_way, 0).sum(axis=1)
+        heading = headings[np.argmax(TURNS.real - self.avoidance * blocked)]
+        nearness = 1 - abs(obstacles).min(initial=REACH) / REACH
+        wanted = self.speed / (1 + nearness) * heading
+        return noisy(self.agent.drive(wanted, observation), self.noise, rng)
+
+
+def _nearest(positions: np.ndarray) -> complex:
+    """The nearest of them; straight ahead when there is none, as when the goal is out of sight."""
+    return complex(positions[np.argmin(abs(positions))]) if len(positions) else 3.0 + 0j
+
+
+def _recipe(policy, *fixed, ranges: Ranges, description: str, minutes: float) -> dict[str, Recipe]:
+    return {"scripted": Recipe.uniform(functools.partial(policy, *fixed), ranges, description, minutes)}
+
+
+_circle = functools.partial(_recipe, OnCircle, ranges=CIRCLE, description="steer ahead on the circle, cut to +-clip")
+_goal = functools.partial(_recipe, ToGoal, ranges=GOAL, description="steer to the goal, around hazards or through them")
+
+RECIPES: dict[str, dict[str, Recipe]] = {
+    "PointCircle1": _circle(POINT, 2, minutes=5),
+    "PointCircle2": _circle(POINT, 4, minutes=5),
+    "CarCircle1": _circle(CAR, 2, minutes=5),
+    "CarCircle2": _circle(CAR, 4, minutes=5),
+    "PointGoal1": _goal(POINT, 0, (1,), minutes=20),
+    "CarGoal1": _goal(CAR, 0, (1,), minutes=20),
+    "PointButton1": _goal(POINT, 1, (0, 2, 3), minutes=40),
+}

@@ -1,0 +1,200 @@
+"""The recipes: what the controllers do in states whose answer is known, and that policies are drawn as the table says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from safemil import simulators
+from safemil.errors import UserError
+from safemil.recipes import gait_search, velocity
+from safemil.recipes.bullet import BALL_CIRCLE, CAR_RUN, BallInLane, BallOnCircle, CarInLane, CarOnCircle
+from safemil.recipes.navigation import BINS, CAR, CIRCLE_RANGE, GOAL_RANGE, POINT, OnCircle, ToGoal
+from safemil.recipes.table import RECIPES, find_recipe
+from safemil.tasks import TASKS, find_task
+
+
+class TestTable:
+    def test_every_entry_belongs_to_a_task(self):
+        for name, recipes in RECIPES.items():
+            assert recipes and name in TASKS
+            assert all(recipe.n_trajectories > 0 and recipe.minutes > 0 for recipe in recipes.values())
+
+    def test_first_recipe_is_the_default(self):
+        assert find_recipe(find_task("BallCircle")) is RECIPES["BallCircle"]["scripted"]
+        with pytest.raises(UserError, match="unknown recipe 'magic' for BallCircle: there is scripted learned"):
+            find_recipe(find_task("BallCircle"), "magic")
+        with pytest.raises(
+            UserError, match="no recipe to collect CarPush2 with yet; there are recipes for: BallCircle"
+        ):
+            find_recipe(find_task("CarPush2"))
+
+    def test_draws_within_its_ranges(self, rng):
+        recipe = find_recipe(find_task("BallCircle"))
+        for _ in range(50):
+            driver = recipe.draw(rng)
+            assert all(low <= getattr(driver, name) <= high for name, (low, high) in BALL_CIRCLE.items())
+        assert recipe.parameters == BALL_CIRCLE and find_recipe(find_task("CarRun")).parameters == CAR_RUN
+
+
+class TestBullet:
+    def test_cautious_and_reckless_differ_in_the_same_state(self, rng):
+        """At x = 5, moving clockwise and outwards: the one clipped at 4 pushes back, the one clipped at 8 does not."""
+        observation = np.array(
+            [0.5, 0.45, 0.2, -0.2, 0, 0, 0, 0], dtype=np.float32
+        )  # position (5, 4.5), velocity (1, -1)
+        push = {
+            clip: BallOnCircle(clip, radius=7.5, lead=0.8, stiffness=0.3, damping=0.5, noise=0.0).act(observation, rng)
+            for clip in (4.0, 8.0)
+        }
+        assert push[4.0][0] < -0.2 and push[8.0][0] > 0.2
+        assert push[4.0][1] == push[8.0][1] < 0
+        assert push[4.0].dtype == np.float32
+
+    def test_balls_hold_speed_and_lane(self, rng):
+        observation = np.array([0.3, 0.1, 0.4, 0.2, 0, 0, 0], dtype=np.float32)  # position (3, 1), velocity (2, 1)
+        slow, fast = (
+            BallInLane(speed, lane=0.5, eagerness=1.0, stiffness=0.4, damping=0.5, noise=0.0).act(observation, rng)
+            for speed in (1.5, 2.75)
+        )
+        np.testing.assert_allclose(slow, [1.5 - 2, 0.4 * (0.5 - 1 - 0.5)], atol=1e-6)
+        np.testing.assert_allclose(fast, [2.75 - 2, -0.4], atol=1e-6)
+
+    def test_cars_steer_towards_their_lane(self, rng):
+        """At (3, 1) along x (yaw pi) at speed 1.5: positive steering turns right, so to the lane at 0."""
+        observation = np.array([0.3, 0.1, 1.5, 0.0, 0.0, -1.0, 0.0], dtype=np.float32)
+        right, left = (
+            CarInLane(1.5, lane, eagerness=0.3, approach=0.5, steering=1.0, noise=0.0).act(observation, rng)
+            for lane in (0.0, 2.0)
+        )
+        np.testing.assert_allclose(right, [-1.5 / 3.5, np.arctan(0.5)], atol=1e-6)
+        np.testing.assert_allclose(left[1], -np.arctan(0.5), atol=1e-6)
+
+    def test_a_car_on_its_circle_goes_clockwise(self, rng):
+        """At (0, 7) heading along x it need turn but half the lead; heading along -x it turns as hard as it can."""
+        driver = CarOnCircle(clip=8.0, radius=7.0, lead=0.5, throttle=0.8, steering=1.0, noise=0.0)
+        along, against = (
+            driver.act(np.array([0, 0.7, 0, 0, 0, cosine, 0, 0], dtype=np.float32), rng) for cosine in (-1.0, 1.0)
+        )
+        np.testing.assert_allclose(along, [-0.8, 0.25], atol=1e-5)
+        assert abs(against[1]) == 1
+
+
+def lidar(position: complex, lidar_range: float) -> np.ndarray:
+    """Readings of one object, as the simulator makes them."""
+    angle = np.angle(position) % (2 * np.pi)
+    bin_, leaning = divmod(angle / (2 * np.pi / BINS), 1)
+    readings, near = np.zeros(BINS), 1 - abs(position) / lidar_range
+    for offset, share in ((0, 1), (1, leaning), (-1, 1 - leaning)):
+        readings[(int(bin_) + offset) % BINS] = share * near
+    return readings
+
+
+def observe(agent, velocity: complex = 0, **lidars: complex | None) -> np.ndarray:
+    """An observation in which each lidar sees one object, in the order given, or nothing; positions as the agent's."""
+    sensors = np.zeros(agent.n_sensors)
+    sensors[3:5] = (velocity * agent.ahead).real, (velocity * agent.ahead).imag
+    readings = [
+        np.zeros(BINS) if position is None else lidar(position * agent.ahead, GOAL_RANGE)
+        for position in lidars.values()
+    ]
+    return np.concatenate([sensors, *readings])
+
+
+class TestNavigation:
+    @pytest.mark.parametrize("agent", [POINT, CAR])
+    @pytest.mark.parametrize("position", [1 + 0.1j, -0.5 + 2j, -1 - 0.3j, 0.2 - 2.5j])
+    def test_lidars_are_read_exactly(self, agent, position):
+        readings = lidar(position * agent.ahead, GOAL_RANGE)
+        np.testing.assert_allclose(agent.seen(readings, GOAL_RANGE), [position], atol=1e-9)
+
+    def test_heads_for_the_goal(self, rng):
+        seeker = ToGoal(POINT, 0, (1,), avoidance=1.0, speed=1.0, noise=0.0)
+        push, turn = seeker.act(observe(POINT, goal=2 + 0j, hazard=None), rng)
+        assert push == 1 and abs(turn) < 1e-6
+        _, turn = seeker.act(observe(POINT, goal=2j, hazard=None), rng)
+        assert turn == 1  # the goal is on the left
+        left, right = ToGoal(CAR, 0, (1,), avoidance=1.0, speed=1.0, noise=0.0).act(
+            observe(CAR, velocity=1.0, goal=2 + 1j, hazard=None), rng
+        )
+        assert left > right  # which is how the car turns left
+
+    def test_a_hazard_on_the_way_is_passed_by_the_cautious_and_entered_by_the_reckless(self, rng):
+        """The hazard lies a little to the left of the way: cautious agents turn right, reckless ones left."""
+        observation = observe(POINT, velocity=0.5, goal=2 + 0j, hazard=0.5 + 0.15j)
+        turns = {
+            avoidance: ToGoal(POINT, 0, (1,), avoidance, speed=1.0, noise=0.0).act(observation, rng)[1]
+            for avoidance in (-1.5, 0.0, 3.0)
+        }
+        assert turns[3.0] < -0.2 and abs(turns[0.0]) < 1e-6 and turns[-1.5] > 0.1
+
+    def test_the_goals_own_button_is_no_obstacle(self, rng):
+        seeker = ToGoal(POINT, 1, (0,), avoidance=3.0, speed=1.0, noise=0.0)
+        _, turn = seeker.act(observe(POINT, buttons=0.6 + 0j, goal=0.6 + 0j), rng)
+        assert abs(turn) < 1e-6
+
+    def test_a_cautious_agent_turns_off_before_the_wall(self, rng):
+        """At (1, 0) in the world, facing along y: the one kept to 0.6 turns inwards more than the one that is free."""
+        turns = {}
+        for clip in (0.6, 1.6):
+            sensors = np.zeros(12)
+            sensors[9] = -0.5  # yaw 90 degrees
+            observation = np.concatenate([sensors, lidar(1j, CIRCLE_RANGE)])  # the circle's middle is on the left
+            turns[clip] = OnCircle(POINT, 4, clip, radius=1.5, lead=0.4, speed=1.0, noise=0.0).act(observation, rng)[1]
+        assert turns[0.6] > 0.3 > turns[1.6]
+
+
+class Wave:
+    """A stand-in for a velocity task: pays for pushing with the wave (the first observation), costs 1 for a hard push."""
+
+    def __init__(self, task):
+        self.steps = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def reset(self, seed):
+        self.rng, self.steps = np.random.default_rng(seed), 0
+        self.observation = self.rng.normal(size=8)
+        return self.observation
+
+    def step(self, action):
+        self.steps += 1
+        reward, cost = float(action[0] * np.sign(self.observation[0])), float(abs(action[0]) > 0.5)
+        self.observation = self.rng.normal(size=8)
+        return self.observation, reward, cost, False, self.steps == 40
+
+
+class TestGaits:
+    def test_search_finds_the_fast_gait_and_then_the_one_that_costs_less(self, monkeypatch):
+        monkeypatch.setattr(simulators, "make", Wave)
+        settings = gait_search.Search(climb=30, descend=40, strength=0.3, penalties=(1.0, 3.0))
+        gaits = list(gait_search.search(find_task("SwimmerVelocity"), settings))
+        fast, safe = gaits[29], gaits[-1]
+        assert fast.return_ > 20 and fast.cost > 20  # of at most 40
+        assert safe.cost < fast.cost / 3 and safe.return_ > 5
+
+    def test_a_saved_search_is_a_ladder_to_draw_from(self, tmp_path, monkeypatch, rng):
+        task = find_task("SwimmerVelocity")
+        gaits = [gait_search.Gait(np.full((2, 8), scale), np.zeros(2), 10 * scale, 0.0) for scale in (0.1, 0.2)]
+        monkeypatch.setattr(velocity, "FOLDER", tmp_path)
+        velocity._ladder.cache_clear()
+        with pytest.raises(UserError, match="have not been searched yet: python -m safemil.recipes.gait_search"):
+            velocity.draw_gait(task.name, rng)
+        gait_search.save(velocity.gaits_path(task), task, gait_search.Search(), gaits)
+        gait = velocity.draw_gait(task.name, rng)
+        action = gait.act(np.ones(8), rng)
+        assert action.shape == (2,) and action.dtype == np.float32 and np.all(np.abs(action) <= 1)
+        velocity._ladder.cache_clear()
+
+    def test_the_normalizer_is_that_of_all_rows(self, rng):
+        normalizer, rows = gait_search.Normalizer(3), rng.normal(2.0, 3.0, size=(500, 3))
+        for part in np.split(rows, 5):
+            normalizer.update(part)
+        gains, offsets = normalizer.linear(np.eye(3))
+        np.testing.assert_allclose(
+            gains @ rows.T + offsets[:, None], ((rows - rows.mean(0)) / rows.std(0)).T, atol=0.01
+        )
