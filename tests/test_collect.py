@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
 
 from safemil import collect, datasets, simulators
-from safemil.behaviors import BALL_CIRCLE, RECIPES, CircleDriver, RunDriver, find_recipe
+from safemil.balance import both_sides
+from safemil.card import recipes_of
+from safemil.dataset_file import read_layout
 from safemil.errors import UserError
+from safemil.recipes.bullet import BALL_CIRCLE, BallOnCircle
+from safemil.recipes.recipe import Recipe
+from safemil.recipes.table import RECIPES
+from safemil.recording import Recording
 from safemil.tasks import find_task
-from safemil.trajectories import load
+from safemil.trajectories import Outcomes, load
 
 TASK = find_task("BallCircle")
 
@@ -127,14 +139,120 @@ class TestBookkeeping:
         assert run() == datasets.fetch(TASK, sources=[])
 
 
+class Stops(Walk):
+    """A simulator whose third episode is interrupted."""
+
+    episodes = 0
+
+    def reset(self, seed):
+        Stops.episodes += 1
+        if Stops.episodes == 3:
+            raise KeyboardInterrupt
+        return super().reset(seed)
+
+
+class TestResuming:
+    def test_goes_on_where_it_was_stopped(self, folder, tmp_path, walk, monkeypatch, capsys, caplog):
+        whole = run(output=tmp_path / "whole.hdf5")
+        monkeypatch.setattr(simulators, "make", Stops)
+        monkeypatch.setattr("safemil.parts.UNITS_PER_CHUNK", 1)
+        monkeypatch.setattr(Stops, "episodes", 0)
+        caplog.set_level(logging.INFO)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        assert "the same command goes on from there" in caplog.text
+        assert not list(folder.glob("*.hdf5"))
+        (parts,) = folder.glob("*.parts")
+        assert [path.name for path in sorted(parts.iterdir())] == ["000000.npz", "000001.npz"]
+        datasets.main(["list"])
+        assert capsys.readouterr().out.splitlines()[-1].endswith("unfinished collection; the same command goes on")
+        assert run().read_bytes() == whole.read_bytes()
+        assert Stops.episodes == 3 + 8  # two were kept
+        assert not parts.exists()
+
+    def test_what_another_seed_or_recipe_left_is_not_taken(self, folder, walk):
+        first = collect._parts(folder, TASK, "scripted", 0)
+        assert first.folder == collect._parts(folder, TASK, "scripted", 0).folder
+        others = {
+            collect._parts(folder, TASK, recipe, seed).folder for recipe, seed in (("scripted", 1), ("learned", 0))
+        }
+        assert len(others | {first.folder}) == 3
+
+    def test_a_damaged_part_is_recorded_again(self, folder, tmp_path, walk):
+        whole = run(4, output=tmp_path / "whole.hdf5")
+        parts = collect._parts(folder, TASK, "scripted", 0)
+        parts.folder.mkdir(parents=True)
+        (parts.folder / "000002.npz").write_bytes(b"PK half of it")
+        assert parts.load(2) is None
+        assert run(4).read_bytes() == whole.read_bytes()
+
+
+class TestTwoRecipes:
+    @pytest.fixture
+    def bold(self, monkeypatch):
+        recipe = Recipe.uniform(BallOnCircle, BALL_CIRCLE | {"clip": (9.0, 9.5)}, "bold", minutes=1)
+        monkeypatch.setitem(RECIPES["BallCircle"], "bold", recipe)
+
+    def test_lie_one_after_the_other_and_are_told_apart(self, tmp_path, walk, bold):
+        both = run(5, recipes=["scripted", "bold"], output=tmp_path / "both.hdf5")
+        alone = run(5, recipes=["bold"], output=tmp_path / "bold.hdf5")
+        attributes = read_layout(both).attributes
+        assert attributes["recipe"] == "scripted+bold" and attributes["n_trajectories"] == 10
+        assert recipes_of(attributes, 10).tolist() == ["scripted"] * 5 + ["bold"] * 5
+        assert json.loads(attributes["parameters"])["bold"]["clip"] == [9.0, 9.5]
+        trajectories, _ = load(both)
+        np.testing.assert_array_equal(trajectories.select(range(5, 10)).actions, load(alone)[0].actions)
+
+    def test_an_older_file_has_one(self):
+        assert recipes_of({"recipe": "scripted"}, 3).tolist() == ["scripted"] * 3
+        assert recipes_of({}, 2).tolist() == ["unknown"] * 2
+
+
+class TestBothSides:
+    @staticmethod
+    def outcomes(costs, returns) -> Outcomes:
+        n = len(costs)
+        return Outcomes(np.array(returns), np.array(costs), np.ones(n, bool), np.arange(n + 1))
+
+    def test_says_which_side_lacks_what(self):
+        assert both_sides(self.outcomes([0, 0, 90, 90], [300, 200, 400, 100]), TASK) is None
+        assert both_sides(self.outcomes([0, 30], [300, 200]), TASK) == "no trajectory above a cost of 75"
+        lacking = both_sides(self.outcomes([0, 0, 90, 90], [50, 0, 400, 100]), TASK)
+        assert lacking.startswith(
+            "no high returns below a cost of 25: the better half has 50.0 on average, 400.0 above"
+        )
+
+    def test_collecting_warns(self, walk, caplog):
+        run(4)
+        assert "SafetyBallCircle-v0-4-4.hdf5: no trajectory above a cost of 75" in caplog.text
+
+
+def test_grid_filter_thins_out_the_crowd(rng):
+    """90 recordings of a beginner and 10 others: of 20 that are kept, all the others are."""
+    pytest.importorskip("tianshou", reason="the learned recipes need FSRL", exc_type=ImportError)
+    recipe = RECIPES["BallCircle"]["learned"]
+
+    def recording(return_, cost):
+        zeros = np.zeros((2, 8), dtype=np.float32)
+        return Recording(zeros, zeros[:1, :2], np.array([return_]), np.array([cost]), False)
+
+    crowd = [recording(value, value) for value in rng.uniform(0, 1, 90)]
+    others = [recording(100.0 * index, 10.0 * index) for index in range(1, 11)]
+    kept = recipe.choose(crowd + others, 20, seed=0)
+    assert len(kept) == 20 and all(any(one is other for one in kept) for other in others)
+    assert [id(one) for one in recipe.choose(crowd + others, 20, seed=0)] == [id(one) for one in kept]
+    with pytest.raises(UserError, match="--trajectories 200: the training runs gave 100 in all"):
+        recipe.choose(crowd + others, 200, seed=0)
+
+
 class TestMistakes:
     def test_unknown_recipe_or_task_without_one(self):
-        with pytest.raises(UserError, match="unknown recipe 'learned' for BallCircle: there is scripted"):
-            run(recipe="learned")
+        with pytest.raises(UserError, match="unknown recipe 'magic' for BallCircle: there is scripted learned"):
+            run(recipes=["magic"])
         with pytest.raises(
-            UserError, match="no recipe to collect CarRun with yet; there are recipes for: BallCircle BallRun"
+            UserError, match="no recipe to collect CarPush1 with yet; there are recipes for: BallCircle"
         ):
-            collect.collect(find_task("CarRun"))
+            collect.collect(find_task("CarPush1"))
 
     def test_numbers_out_of_range(self):
         with pytest.raises(UserError, match="--trajectories 0: expected at least 1"):
@@ -150,49 +268,26 @@ class TestMistakes:
         assert collect.main(["--task", "BallCircle", "BallRun", "--output", "x.hdf5"]) == 2
         assert "--output names one file, but there are 2 tasks" in capsys.readouterr().err
         assert collect.main(["--list"]) == 0
-        assert "BallCircle           scripted       700 trajectories" in capsys.readouterr().out
-
-
-class TestBehaviors:
-    def test_every_entry_of_the_table_belongs_to_a_task(self):
-        for name, recipes in RECIPES.items():
-            assert recipes and find_task(name)
-            assert find_recipe(find_task(name), next(iter(recipes))).n_trajectories > 0
-
-    def test_draws_within_its_ranges(self, rng):
-        for _ in range(50):
-            driver = CircleDriver.draw(rng)
-            assert all(low <= getattr(driver, name) <= high for name, (low, high) in BALL_CIRCLE.items())
-
-    def test_cautious_and_reckless_differ_in_the_same_state(self, rng):
-        """At x = 5, moving clockwise and outwards: the one clipped at 4 pushes back, the one clipped at 8 does not."""
-        observation = np.array(
-            [0.5, 0.45, 0.2, -0.2, 0, 0, 0, 0], dtype=np.float32
-        )  # position (5, 4.5), velocity (1, -1)
-        push = {
-            clip: CircleDriver(clip, radius=7.5, lead=0.8, stiffness=0.3, damping=0.5, noise=0.0).act(observation, rng)
-            for clip in (4.0, 8.0)
-        }
-        assert push[4.0][0] < -0.2 and push[8.0][0] > 0.2
-        assert push[4.0][1] == push[8.0][1] < 0
-        assert push[4.0].dtype == np.float32
-
-    def test_runners_hold_speed_and_lane(self, rng):
-        observation = np.array([0.3, 0.1, 0.4, 0.2, 0, 0, 0], dtype=np.float32)  # position (3, 1), velocity (2, 1)
-        slow, fast = (
-            RunDriver(speed, lane=0.5, eagerness=1.0, stiffness=0.4, damping=0.5, noise=0.0).act(observation, rng)
-            for speed in (1.5, 2.75)
-        )
-        np.testing.assert_allclose(slow, [1.5 - 2, 0.4 * (0.5 - 1 - 0.5)], atol=1e-6)
-        np.testing.assert_allclose(fast, [2.75 - 2, -0.4], atol=1e-6)
+        assert "BallCircle           scripted  700 trajectories, about 2 min" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_every_recipe_fills_both_bands(tmp_path):
-    for name in RECIPES:
-        path = collect.collect(find_task(name), n_trajectories=12, workers=1, output=tmp_path / name, progress=False)
-        _, outcomes = load(path, find_task(name))
-        assert (outcomes.costs_total < 25).any() and (outcomes.costs_total > 75).any()
+@pytest.mark.parametrize("name", ["BallRun", "CarCircle", "SwimmerVelocity", "PointCircle2"])
+def test_recipes_fill_both_bands(name, tmp_path):
+    path = collect.collect(find_task(name), n_trajectories=10, workers=1, output=tmp_path / name, progress=False)
+    _, outcomes = load(path, find_task(name))
+    assert (outcomes.costs_total < 25).any() and (outcomes.costs_total > 75).any()
+
+
+@pytest.mark.slow
+def test_a_training_run_logs_every_episode(tmp_path):
+    pytest.importorskip("tianshou", reason="the learned recipes need FSRL", exc_type=ImportError)
+    recipe = replace(RECIPES["BallRun"]["learned"], steps=1000, cost_limits=(10.0, 50.0), episodes_per_update=5)
+    first, again, other = (recipe.record(find_task("BallRun"), 0, unit) for unit in (0, 0, 1))
+    assert len(first) == 10 and {len(recording.actions) for recording in first} == {100}
+    for one, two in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.actions, two.actions)
+    assert not np.array_equal(first[0].actions, other[0].actions)
 
 
 @pytest.mark.slow
@@ -207,3 +302,30 @@ def test_real_data_do_not_depend_on_workers_and_fill_both_bands(tmp_path):
     preferred, nonpreferred = outcomes.costs_total < 25, outcomes.costs_total > 75
     assert preferred.sum() >= 4 and nonpreferred.sum() >= 6
     assert outcomes.returns[preferred].max() > 350 and outcomes.returns[nonpreferred].max() > 400
+
+
+@pytest.mark.slow
+def test_a_killed_collection_resumes_and_a_cluster_gives_the_same(folder, tmp_path):
+    whole = collect.collect(TASK, n_trajectories=12, workers=1, output=tmp_path / "whole.hdf5", progress=False)
+    command = [
+        sys.executable,
+        "-m",
+        "safemil.collect",
+        "--task",
+        "BallCircle",
+        "--trajectories",
+        "12",
+        "--workers",
+        "1",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("*.parts/*.npz")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not list(folder.glob("*.hdf5"))
+    n_done = len(list(folder.glob("*.parts/*.npz")))
+    assert 0 < n_done < 12
+    resumed = collect.collect(TASK, n_trajectories=12, address="local", progress=False)
+    assert resumed.read_bytes() == whole.read_bytes()

@@ -1,4 +1,4 @@
-"""The recipes: what the controllers do in states whose answer is known, and that policies are drawn as the table says."""
+"""The recipes: what the controllers do in states whose answer is known, and how policies are drawn."""
 
 from __future__ import annotations
 
@@ -134,18 +134,18 @@ class TestNavigation:
         assert abs(turn) < 1e-6
 
     def test_a_cautious_agent_turns_off_before_the_wall(self, rng):
-        """At (1, 0) in the world, facing along y: the one kept to 0.6 turns inwards more than the one that is free."""
+        """At (1, 0) in the world, facing along y: the one of radius 0.7 turns inwards more than that of 1.5."""
         turns = {}
-        for clip in (0.6, 1.6):
+        for radius in (0.7, 1.5):
             sensors = np.zeros(12)
             sensors[9] = -0.5  # yaw 90 degrees
             observation = np.concatenate([sensors, lidar(1j, CIRCLE_RANGE)])  # the circle's middle is on the left
-            turns[clip] = OnCircle(POINT, 4, clip, radius=1.5, lead=0.4, speed=1.0, noise=0.0).act(observation, rng)[1]
-        assert turns[0.6] > 0.3 > turns[1.6]
+            turns[radius] = OnCircle(POINT, radius, lead=0.4, speed=1.0, noise=0.0).act(observation, rng)[1]
+        assert turns[0.7] > 0.3 > turns[1.5]
 
 
 class Wave:
-    """A stand-in for a velocity task: pays for pushing with the wave (the first observation), costs 1 for a hard push."""
+    """A stand-in for a velocity task: pays for pushing with the first observation, costs 1 for a hard push."""
 
     def __init__(self, task):
         self.steps = 0
@@ -177,18 +177,18 @@ class TestGaits:
         assert fast.return_ > 20 and fast.cost > 20  # of at most 40
         assert safe.cost < fast.cost / 3 and safe.return_ > 5
 
-    def test_a_saved_search_is_a_ladder_to_draw_from(self, tmp_path, monkeypatch, rng):
+    def test_a_saved_search_can_be_drawn_from(self, tmp_path, monkeypatch, rng):
         task = find_task("SwimmerVelocity")
         gaits = [gait_search.Gait(np.full((2, 8), scale), np.zeros(2), 10 * scale, 0.0) for scale in (0.1, 0.2)]
         monkeypatch.setattr(velocity, "FOLDER", tmp_path)
-        velocity._ladder.cache_clear()
+        velocity._gaits.cache_clear()
         with pytest.raises(UserError, match="have not been searched yet: python -m safemil.recipes.gait_search"):
             velocity.draw_gait(task.name, rng)
         gait_search.save(velocity.gaits_path(task), task, gait_search.Search(), gaits)
         gait = velocity.draw_gait(task.name, rng)
         action = gait.act(np.ones(8), rng)
         assert action.shape == (2,) and action.dtype == np.float32 and np.all(np.abs(action) <= 1)
-        velocity._ladder.cache_clear()
+        velocity._gaits.cache_clear()
 
     def test_the_normalizer_is_that_of_all_rows(self, rng):
         normalizer, rows = gait_search.Normalizer(3), rng.normal(2.0, 3.0, size=(500, 3))

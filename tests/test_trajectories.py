@@ -258,7 +258,7 @@ class TestFile:
 
 def test_reading_needs_no_simulator_and_importing_no_h5py(path):
     script = """
-import sys, safemil.trajectories, safemil.dataset_file, safemil.datasets, safemil.collect, safemil.behaviors
+import sys, safemil.trajectories, safemil.dataset_file, safemil.datasets, safemil.collect, safemil.recipes.table
 assert not {"h5py", "requests", "filelock", "tqdm", "torch", "gymnasium"} & set(sys.modules), "imported too early"
 safemil.trajectories.load(sys.argv[1])
 assert not {"gymnasium", "dsrl", "torch"} & set(sys.modules), "reading a file imports a simulator"

@@ -15,6 +15,8 @@ from tune.files import read_json, write_json
 from tune.pack import Work, is_done
 from tune.trials import Trial, packs
 
+MINUTES_TO_COLLECT = 60  # a longer collection is asked for by name, not begun by a run on its own
+
 
 def open_run(folder: Path, trials: Sequence[Trial], origin: dict[str, Any], *, join: bool) -> None:
     """Make or reopen a run's folder and record what it is to hold.
@@ -43,25 +45,26 @@ def prepare_datasets(trials: Sequence[Trial], *, download: bool) -> dict[str, Pa
 
 
 def dataset_file(task: Task, download: bool) -> Path:
-    """The cached file, else a download, else (where a recipe exists) a collection.
+    """The cached file, else a download, else (where a recipe exists that takes minutes) a collection.
 
     Raises:
         UserError: none of the three; names the ways out.
     """
-    from safemil.behaviors import RECIPES
     from safemil.collect import collect
     from safemil.datasets import fetch, find
+    from safemil.recipes.table import RECIPES
 
-    recipe = "scripted" in RECIPES.get(task.name, {})
-    if recipe and not download and find(task) is None:
-        print(f"{task.name}: no dataset yet; collecting one with a scripted policy (a minute or two)", file=sys.stderr)
+    recipe = next(iter(RECIPES.get(task.name, {}).values()), None)
+    quick = recipe is not None and recipe.minutes <= MINUTES_TO_COLLECT
+    if quick and not download and find(task) is None:
+        print(f"{task.name}: no dataset yet; collecting one (about {recipe.minutes:g} min)", file=sys.stderr)
         return collect(task)
     try:
         return fetch(task)
     except UserError as error:
-        if not recipe:
+        if not quick:
             raise
-        print(f"{error}\n{task.name}: collecting a dataset with a scripted policy instead", file=sys.stderr)
+        print(f"{error}\n{task.name}: collecting a dataset instead (about {recipe.minutes:g} min)", file=sys.stderr)
         return collect(task)
 
 

@@ -57,21 +57,18 @@ CAR = Agent(n_sensors=24, ahead=-1j, wheels=True)
 CIRCLE_RANGE, GOAL_RANGE = 6.0, 3.0  # distance at which lidars begin to see
 
 CIRCLE: Ranges = {
-    "clip": (0.6, 1.5),  # the point steered to has |x| (in Circle2 also |y|) below; walls at 1.125
-    "radius": (1.3, 1.6),  # of the circle steered along; the rewarded one has 1.5
-    "lead": (0.3, 0.6),  # angle (rad) from the agent to that point
+    "radius": (0.7, 1.5),  # of the circle steered along; the rewarded one has 1.5, the walls stand at 1.125
+    "lead": (0.3, 0.6),  # angle (rad) from the agent to the point steered to
     "speed": (0.9, 1.4),
-    "noise": (0.05, 0.2),
+    "noise": (0.05, 0.2),  # standard deviation of what is added to the action
 }
 
 
 @dataclass(frozen=True)
 class OnCircle:
-    """Steers towards a point ahead on the circle, its coordinates cut to +-clip."""
+    """Steers towards a point ahead on a circle of its own."""
 
     agent: Agent
-    walls: int  # 2: |x| is limited, 4: |x| and |y|
-    clip: float
     radius: float
     lead: float
     speed: float
@@ -81,16 +78,13 @@ class OnCircle:
         yaw = self.agent.yaw(observation)
         position = -_nearest(self.agent.seen(self.agent.lidar(observation, 0), CIRCLE_RANGE)) * yaw
         target = self.radius * np.exp(1j * (np.angle(position) + self.lead))  # counterclockwise
-        x, y = np.clip(target.real, -self.clip, self.clip), target.imag
-        if self.walls == 4:
-            y = np.clip(y, -self.clip, self.clip)
-        towards = (complex(x, y) - position) * np.conj(yaw)
+        towards = (target - position) * np.conj(yaw)
         wanted = self.speed * towards / max(abs(towards), 1e-6)
         return noisy(self.agent.drive(wanted, observation), self.noise, rng)
 
 
 GOAL: Ranges = {
-    "avoidance": (-1.5, 3.5),  # weight of what lies in the way; 0: straight to the goal, below: drawn to what costs
+    "avoidance": (-3.0, 3.0),  # weight of what lies in the way; 0: straight to the goal, below: drawn to what costs
     "speed": (0.8, 1.2),
     "noise": (0.05, 0.2),
 }
@@ -132,18 +126,22 @@ def _nearest(positions: np.ndarray) -> complex:
     return complex(positions[np.argmin(abs(positions))]) if len(positions) else 3.0 + 0j
 
 
-def _recipe(policy, *fixed, ranges: Ranges, description: str, minutes: float) -> dict[str, Recipe]:
-    return {"scripted": Recipe.uniform(functools.partial(policy, *fixed), ranges, description, minutes)}
+def _recipe(policy, *fixed, ranges: Ranges, description: str, minutes: float, n: int = 700) -> dict[str, Recipe]:
+    return {"scripted": Recipe.uniform(functools.partial(policy, *fixed), ranges, description, minutes, n)}
 
 
-_circle = functools.partial(_recipe, OnCircle, ranges=CIRCLE, description="steer ahead on the circle, cut to +-clip")
-_goal = functools.partial(_recipe, ToGoal, ranges=GOAL, description="steer to the goal, around hazards or through them")
+_circle = functools.partial(
+    _recipe, OnCircle, ranges=CIRCLE, description="steer along a circle, inside the walls or beyond"
+)
+_goal = functools.partial(
+    _recipe, ToGoal, ranges=GOAL, n=400, description="steer to the goal, around hazards or through them"
+)
 
 RECIPES: dict[str, dict[str, Recipe]] = {
-    "PointCircle1": _circle(POINT, 2, minutes=5),
-    "PointCircle2": _circle(POINT, 4, minutes=5),
-    "CarCircle1": _circle(CAR, 2, minutes=5),
-    "CarCircle2": _circle(CAR, 4, minutes=5),
+    "PointCircle1": _circle(POINT, minutes=5),
+    "PointCircle2": _circle(POINT, minutes=5),
+    "CarCircle1": _circle(CAR, minutes=5),
+    "CarCircle2": _circle(CAR, minutes=5),
     "PointGoal1": _goal(POINT, 0, (1,), minutes=20),
     "CarGoal1": _goal(CAR, 0, (1,), minutes=20),
     "PointButton1": _goal(POINT, 1, (0, 2, 3), minutes=40),

@@ -13,11 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from safemil.errors import UserError
-from safemil.recipes.recipe import Recipe, noisy
+from safemil.recipes.recipe import Ranges, Recipe, noisy
 from safemil.tasks import Task, find_task
 
 FOLDER = Path(__file__).with_name("gaits")
-NOISE = (0.02, 0.15)  # standard deviation of what is added to the action
+# A gait found by search keeps to the speed limit at strength 1; stronger, it breaks it in the same states.
+GAITS: Ranges = {
+    "strength": (0.4, 2.0),  # factor on the gait's actions
+    "noise": (0.02, 0.15),  # standard deviation of what is added to the action
+}
 
 
 def gaits_path(task: Task) -> Path:
@@ -27,25 +31,26 @@ def gaits_path(task: Task) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class LinearGait:
-    """Actions that are linear in the observation, cut to [-1, 1]."""
+    """Actions that are linear in the observation."""
 
     gains: np.ndarray  # (action_dim, observation_dim)
     offsets: np.ndarray  # (action_dim,)
+    strength: float
     noise: float
 
     def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return noisy(np.clip(self.gains @ observation + self.offsets, -1.0, 1.0), self.noise, rng)
+        return noisy(self.strength * (self.gains @ observation + self.offsets), self.noise, rng)
 
 
 def draw_gait(task: str, rng: np.random.Generator) -> LinearGait:
-    """One gait of the ladder, all alike probable."""
-    gains, offsets = _ladder(task)
-    rung = rng.integers(len(gains))
-    return LinearGait(gains[rung], offsets[rung], rng.uniform(*NOISE))
+    """One gait of those found, all alike probable, at some strength."""
+    gains, offsets = _gaits(task)
+    chosen = rng.integers(len(gains))
+    return LinearGait(gains[chosen], offsets[chosen], **{name: rng.uniform(*span) for name, span in GAITS.items()})
 
 
 @functools.lru_cache(maxsize=2)
-def _ladder(task: str) -> tuple[np.ndarray, np.ndarray]:
+def _gaits(task: str) -> tuple[np.ndarray, np.ndarray]:
     """Gains and offsets of all gaits of a task."""
     path = gaits_path(find_task(task))
     if not path.exists():
@@ -58,7 +63,7 @@ def _ladder(task: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _recipe(task: str, minutes: float) -> dict[str, Recipe]:
     description = "linear gaits found by random search, from fast to within the speed limit"
-    return {"scripted": Recipe(functools.partial(draw_gait, task), description, minutes, parameters={"noise": NOISE})}
+    return {"scripted": Recipe(functools.partial(draw_gait, task), description, minutes, parameters=GAITS)}
 
 
 RECIPES: dict[str, dict[str, Recipe]] = {

@@ -1,0 +1,127 @@
+"""Dataset cards: what they say of crafted files whose faults are known."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from safemil import datasets
+from safemil.card import find_faults, make_card, markdown, write_card
+from safemil.tasks import find_task
+from safemil.trajectories import DatasetError, Outcomes, Trajectories, save
+
+TASK = find_task("BallCircle")
+N, LENGTH = 600, 5
+
+
+def make(rng, costs, returns, lengths=None) -> tuple[Trajectories, Outcomes]:
+    """Trajectories of random observations and actions with these costs and returns, both paid at the last step."""
+    lengths = np.full(len(costs), LENGTH) if lengths is None else lengths
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    last = offsets[1:] - 1
+    rewards, step_costs = np.zeros(offsets[-1]), np.zeros(offsets[-1])
+    rewards[last], step_costs[last] = returns, costs
+    trajectories = Trajectories(rng.normal(size=(offsets[-1], 8)), rng.uniform(-1, 1, (offsets[-1], 2)), offsets)
+    return trajectories, Outcomes(rewards, step_costs, np.zeros(offsets[-1], bool), offsets)
+
+
+@pytest.fixture
+def sound(rng):
+    """Half of the trajectories cost 0, half 100; returns from 200 to 800 on both sides."""
+    return make(rng, np.tile([0.0, 100.0], N // 2), np.linspace(200, 800, N))
+
+
+def card_of(tmp_path, trajectories, outcomes, **attributes):
+    path = tmp_path / "SafetyBallCircle-v0-100-600.hdf5"
+    save(path, trajectories, outcomes, attributes)
+    return make_card(path, TASK)
+
+
+class TestWarnings:
+    def test_a_sound_dataset_has_none(self, tmp_path, sound):
+        card = card_of(tmp_path, *sound)
+        assert card.warnings == () and card.refusal == ""
+        assert {name: int(band.sum()) for name, band in card.bands().items()} == {
+            "preferred": 300,
+            "between": 0,
+            "non-preferred": 300,
+        }
+        assert "No warnings." in markdown(card, None)
+
+    def test_thin_band(self, tmp_path, rng):
+        costs = np.array([0.0] * 120 + [50.0] * 80 + [100.0] * 400)
+        (fault,) = card_of(tmp_path, *make(rng, costs, np.resize([300.0, 500.0], N))).warnings
+        assert fault == "thin band: 120 preferred, of which the split takes 100"
+
+    def test_fallback_and_no_split_at_all(self, tmp_path, rng):
+        costs = np.linspace(10, 70, N)
+        faults = card_of(tmp_path, *make(rng, costs, np.resize([300.0, 500.0], N))).warnings
+        assert faults[0].startswith("the default split falls back on cost quantiles 25%/75%: preferred band has 150")
+        assert faults[1] == "no trajectory above a cost of 75"
+        card = card_of(tmp_path, *make(rng, np.linspace(0, 100, 20), np.linspace(200, 800, 20)))
+        assert card.labels is None and card.warnings[0].startswith("the default split cannot be made: the dataset's")
+        assert "Default split" not in markdown(card, None)
+
+    def test_low_returns_on_one_side(self, tmp_path, rng):
+        costs = np.tile([0.0, 100.0], N // 2)
+        (fault,) = card_of(tmp_path, *make(rng, costs, np.where(costs > 0, 600.0, 20.0))).warnings
+        assert fault.startswith("no high returns below a cost of 25: the better half has 20.0 on average, 600.0 above")
+
+    def test_length_shortcut(self, tmp_path, rng):
+        costs = np.tile([0.0, 100.0], N // 2)
+        lengths = np.where(costs > 0, 4, 8)
+        (fault,) = card_of(tmp_path, *make(rng, costs, np.linspace(200, 800, N), lengths)).warnings
+        assert fault == "length shortcut: length and cost correlate by -1.00"
+
+    def test_duplicates_and_constant_trajectories(self, sound):
+        trajectories, outcomes = sound
+        observations, actions = trajectories.observations.copy(), trajectories.actions.copy()
+        observations[LENGTH : 2 * LENGTH], actions[LENGTH : 2 * LENGTH] = observations[:LENGTH], actions[:LENGTH]
+        actions[10 * LENGTH : 11 * LENGTH] = 0.5
+        faulty = dataclasses.replace(trajectories, observations=observations, actions=actions)
+        labels = card_labels(outcomes)
+        assert find_faults(faulty, outcomes, TASK, labels, "") == [
+            "1 duplicate trajectories",
+            "1 trajectories with constant actions or observations",
+        ]
+
+
+def card_labels(outcomes):
+    from safemil.settings import SplitConfig
+    from safemil.splits import make_split
+
+    trajectories = Trajectories(
+        np.zeros((len(outcomes.rewards), 1)), np.zeros((len(outcomes.rewards), 1)), outcomes.offsets
+    )
+    return make_split(trajectories, outcomes, SplitConfig(), 0)[1]
+
+
+class TestPage:
+    def test_page_and_picture(self, tmp_path, sound):
+        path = tmp_path / "SafetyBallCircle-v0-100-600.hdf5"
+        recipes = {"collected_by": "safemil.collect", "recipe": "a+b", "seed": 0, "recipes": '{"a": 200, "b": 400}'}
+        save(path, *sound, recipes)
+        page = write_card(path, TASK, tmp_path / "cards")
+        text = page.read_text()
+        assert "600 trajectories, 3000 steps, collected (recipe a+b, seed 0)." in text
+        assert "| preferred | 300 | 0 to 0 | 200.0 to 799.0 |" in text
+        assert "| a | 200 |" in text and "| b | 400 |" in text
+        assert datasets.sha256(path) in text
+        picture = page.with_suffix(".png").read_bytes()
+        assert picture.startswith(b"\x89PNG") and len(picture) < 150_000
+
+    def test_command_line(self, tmp_path, sound, capsys):
+        path = tmp_path / "mine.hdf5"
+        save(path, *sound, {})
+        assert datasets.main(["card", str(path)]) == 2
+        assert "does not say which task it is of; add --task TASK" in capsys.readouterr().err
+        assert datasets.main(["card", str(path), "--task", "BallCircle", "--output", str(tmp_path)]) == 0
+        assert capsys.readouterr().out == f"{tmp_path / 'mine.md'}\n"
+
+    def test_needs_outcomes(self, tmp_path, sound):
+        path = tmp_path / "bare.hdf5"
+        save(path, sound[0], None, {})
+        with pytest.raises(DatasetError, match="a card needs 'rewards' and 'costs'"):
+            make_card(path, TASK)
