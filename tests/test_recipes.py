@@ -177,18 +177,23 @@ class TestGaits:
         assert fast.return_ > 20 and fast.cost > 20  # of at most 40
         assert safe.cost < fast.cost / 3 and safe.return_ > 5
 
-    def test_a_saved_search_can_be_drawn_from(self, tmp_path, monkeypatch, rng):
+    def test_a_saved_gait_can_be_drawn_from(self, tmp_path, monkeypatch, rng):
         task = find_task("SwimmerVelocity")
-        gaits = [gait_search.Gait(np.full((2, 8), scale), np.zeros(2), 10 * scale, 0.0) for scale in (0.1, 0.2)]
         monkeypatch.setattr(velocity, "FOLDER", tmp_path)
-        velocity._gaits.cache_clear()
-        with pytest.raises(UserError, match="have not been searched yet: python -m safemil.recipes.gait_search"):
+        velocity._gait.cache_clear()
+        with pytest.raises(UserError, match="no gait of SwimmerVelocity has been searched yet: python -m safemil"):
             velocity.draw_gait(task.name, rng)
-        gait_search.save(velocity.gaits_path(task), task, gait_search.Search(), gaits)
+        gaits = [
+            gait_search.Gait(np.full((2, 8), scale), np.zeros(2), return_, cost)
+            for scale, return_, cost in ((0.1, 20.0, 0.0), (0.2, 30.0, 20.0))
+        ]
+        gait_search.save(velocity.gait_path(task), task, gait_search.Search(), gait_search.best(gaits))
         gait = velocity.draw_gait(task.name, rng)
+        low, high = velocity.GAITS["strength"]
+        assert 0.1 * low < gait.gains.mean() < 0.1 * high  # the one whose return - cost is higher
         action = gait.act(np.ones(8), rng)
         assert action.shape == (2,) and action.dtype == np.float32 and np.all(np.abs(action) <= 1)
-        velocity._gaits.cache_clear()
+        velocity._gait.cache_clear()
 
     def test_the_normalizer_is_that_of_all_rows(self, rng):
         normalizer, rows = gait_search.Normalizer(3), rng.normal(2.0, 3.0, size=(500, 3))

@@ -1,4 +1,4 @@
-"""Search for linear gaits of a velocity task that keep to the speed limit, to collect data with. Out: a small .npz.
+"""Search for a linear gait of a velocity task that keeps to the speed limit, to collect data with. Out: a small file.
 
     python -m safemil.recipes.gait_search --task SwimmerVelocity
 
@@ -6,8 +6,7 @@ Augmented random search (Mania, Guy and Recht 2018, arXiv 1803.07055, their V2-t
 of the policy both ways, and step along the best ones in proportion to what they gained. First on the return alone, from
 standing still; then on return - penalty x cost with the penalty raised at every iteration, beginning at the fast gait
 turned down to a share of its strength. A penalty from the start ends in standing still, and at full strength, where
-actions stand at -1 or 1, a fast gait does not slow down. The better half of the second
-part's gaits is kept, each with the return and the cost it had in one episode.
+actions stand at -1 or 1, a fast gait does not slow down. The best gait of the second part by return - cost is kept.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from safemil.errors import UserError, entry_point
-from safemil.recipes.velocity import gaits_path
+from safemil.recipes.velocity import gait_path
 from safemil.tasks import Task, find_task
 
 logger = logging.getLogger(__name__)
@@ -150,23 +149,24 @@ def walk(simulator: Any, gains: np.ndarray, offsets: np.ndarray, seed: int) -> t
     return return_, total, np.array(observations, dtype=np.float64)
 
 
-def worth_keeping(gaits: list[Gait]) -> list[Gait]:
-    """The better half of the descent by return - cost, in their order."""
-    worths = [gait.return_ - gait.cost for gait in gaits]
-    return [gait for gait, worth in zip(gaits, worths, strict=True) if worth >= np.median(worths)]
+def best(gaits: list[Gait]) -> Gait:
+    """The one with the highest return - cost."""
+    return max(gaits, key=lambda gait: gait.return_ - gait.cost)
 
 
-def save(path: Path, task: Task, settings: Search, gaits: list[Gait]) -> None:
-    columns = {
-        "gains": np.array([gait.gains for gait in gaits], dtype=np.float32),
-        "offsets": np.array([gait.offsets for gait in gaits], dtype=np.float32),
-        "returns": np.array([gait.return_ for gait in gaits], dtype=np.float32),
-        "costs": np.array([gait.cost for gait in gaits], dtype=np.float32),
+def save(path: Path, task: Task, settings: Search, gait: Gait) -> None:
+    """Write the gait, how it did, and the settings it was found with."""
+    found = {
+        "task": task.name,
+        "settings": asdict(settings),
+        "return": round(gait.return_, 3),
+        "cost": gait.cost,
+        "gains": gait.gains.round(6).tolist(),
+        "offsets": gait.offsets.round(6).tolist(),
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, settings=json.dumps({"task": task.name, **asdict(settings)}), **columns)
+    temporary.write_text(json.dumps(found, indent=1) + "\n")
     os.replace(temporary, path)
 
 
@@ -189,13 +189,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = SEARCHES[task.name]
     if options.seed is not None:
         settings = replace(settings, seed=options.seed)
-    path, gaits = options.output or gaits_path(task), []
+    path, gaits = options.output or gait_path(task), []
     for iteration, gait in enumerate(search(task, settings), 1):
         if iteration % 10 == 0:
             logger.info("iteration %d: return %.1f, cost %.0f", iteration, gait.return_, gait.cost)
         if iteration > settings.climb:
             gaits.append(gait)
-    save(path, task, settings, worth_keeping(gaits))
+    save(path, task, settings, best(gaits))
     print(path)
 
 
