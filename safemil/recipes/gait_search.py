@@ -53,7 +53,7 @@ class Search:
 # more parameters, and ant and walker can fall: more directions.
 SEARCHES = {
     "SwimmerVelocity": Search(seed=1, climb=26, descend=40, strength=0.08),
-    "HalfCheetahVelocity": Search(directions=8, kept=4, step=0.03, climb=100, descend=60, strength=1.0, caution=0.5),
+    "HalfCheetahVelocity": Search(directions=6, kept=3, step=0.03, climb=60, descend=30, strength=0.7, caution=0.5),
     "AntVelocity": Search(
         directions=16, kept=8, step=0.02, noise=0.025, climb=400, descend=100, strength=1.0, caution=0.5
     ),
