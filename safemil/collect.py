@@ -1,14 +1,15 @@
 """Collect a dataset in the simulator with behavior policies, for when none can be downloaded.
 
+    python -m safemil.collect --list                                   # tasks, recipes, how long each takes
     python -m safemil.collect --task BallCircle                        # 700 trajectories, 1 to 2 minutes on 2 cores
     python -m safemil.collect --task BallCircle --trajectories 120     # enough for a smoke test, 15 seconds
-    python -m safemil.collect --task BallCircle --seed 1 --output other.hdf5
-    python -m safemil.collect --task BallCircle BallRun                # several tasks, one file each
-    python -m safemil.collect --list                                   # the tasks that can be collected
+    python -m safemil.collect --task BallCircle --recipe scripted learned --output both.hdf5
+    python -m safemil.collect --task BallRun CarRun --address auto     # one file each, on the Ray cluster at hand
 
-In: a recipe of ``safemil.behaviors``. Out: a file in DSRL's format and under DSRL's kind of name (maximum cost and
+In: recipes of ``safemil.recipes.table``. Out: a file in DSRL's format and under DSRL's kind of name (maximum cost and
 number of trajectories at its end) in the dataset folder, its provenance in the HDF5 attributes. Trajectory i depends on
-the seed and i alone, so the arrays do not depend on the number of workers. An existing file is left alone.
+the seed and i alone, so the arrays do not depend on the number of workers. What was stopped goes on where it was; an
+existing file is left alone.
 """
 
 from __future__ import annotations
@@ -82,11 +83,11 @@ def collect(
             return _existing(present[0], asked)
         for path in present:
             _check_ours(path)
-        recordings: list[Recording] = []
         parts = {name: _parts(folder, task, name, seed) for name in sizes}
-        for name, size in sizes.items():
-            recordings += _recorded(task, name, size, seed, parts[name], workers, address, progress)
-        trajectories, outcomes, next_observations = assemble(recordings)
+        recorded = [
+            _recorded(task, name, size, seed, parts[name], workers, address, progress) for name, size in sizes.items()
+        ]
+        trajectories, outcomes, next_observations = assemble(sum(recorded, []))
         path = output or folder / f"{task.file_stem}-{round(float(outcomes.costs_total.max()))}-{total}.hdf5"
         if path.exists():
             _check_ours(path)

@@ -43,6 +43,13 @@ def record_one(simulator: Any, draw: Callable[[np.random.Generator], Behavior], 
         observations.append(observation)
         steps.append((action, reward, cost))
         ended = terminated or truncated
+    return finished(observations, steps, terminated)
+
+
+def finished(
+    observations: list[np.ndarray], steps: list[tuple[np.ndarray, float, float]], terminated: bool
+) -> Recording:
+    """A recording from its observations, one more than steps, and the (action, reward, cost) of each step."""
     actions, rewards, costs = (np.asarray(column, dtype=np.float32) for column in zip(*steps, strict=True))
     return Recording(np.stack(observations), actions, rewards, costs, terminated)
 

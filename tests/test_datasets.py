@@ -292,8 +292,8 @@ class TestBadSources:
             assert way_out in message
 
     def test_a_task_without_recipe_names_those_with_one(self, dead_address):
-        with pytest.raises(UserError, match="take a task that can be collected .BallCircle.*PointGoal1 has no recipe"):
-            datasets.fetch(find_task("PointGoal1"), sources=[dead_address], progress=False)
+        with pytest.raises(UserError, match="take a task that can be collected .BallCircle.*CarPush2 has no recipe"):
+            datasets.fetch(find_task("CarPush2"), sources=[dead_address], progress=False)
 
     def test_full_disk(self, content, start_server, monkeypatch):
         free = type("Usage", (), {"free": 1000})

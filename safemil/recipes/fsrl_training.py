@@ -12,7 +12,7 @@ from fsrl.utils import BaseLogger
 from tianshou.env import DummyVectorEnv
 
 from safemil import simulators
-from safemil.recording import Recording
+from safemil.recording import Recording, finished
 from safemil.simulators import own_random_numbers
 from safemil.tasks import Task
 
@@ -40,8 +40,7 @@ class Logged(gymnasium.Env):
         self._observations.append(observation)
         self._steps.append((action, reward, cost))
         if terminated or truncated:
-            columns = (np.asarray(column, dtype=np.float32) for column in zip(*self._steps, strict=True))
-            self.recordings.append(Recording(np.stack(self._observations), *columns, terminated))
+            self.recordings.append(finished(self._observations, self._steps, terminated))
         return observation, reward, terminated, truncated, {"cost": cost}
 
     def close(self) -> None:

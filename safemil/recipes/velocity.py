@@ -7,6 +7,7 @@ breaks the limit; in one and the same state it pushes harder. In: a random gener
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,10 @@ def _gait(task: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _recipe(task: str, minutes: float) -> dict[str, Recipe]:
     description = "a linear gait found by random search, weaker and stronger"
-    return {"scripted": Recipe(functools.partial(draw_gait, task), description, minutes, parameters=GAITS)}
+    path = gait_path(find_task(task))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8] if path.exists() else ""
+    parameters = GAITS | {"gait": digest}  # another gait makes other data
+    return {"scripted": Recipe(functools.partial(draw_gait, task), description, minutes, parameters=parameters)}
 
 
 RECIPES: dict[str, dict[str, Recipe]] = {
