@@ -86,7 +86,7 @@ def _position_and_velocity(observation: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 # CarCircle is as BallCircle with a car that cannot turn on the spot (turning radius about 2 m) and goes backwards to
-# its own yaw.
+# its own yaw. Seed 0, 700 trajectories: 276 with C < 25 (returns 145 to 373), 74 between, 350 with C > 75 (205 to 493).
 CAR_CIRCLE: Ranges = {
     "clip": (3.5, 8.9),  # |x| of the point steered to
     "radius": (6.8, 7.8),  # of the circle steered along
@@ -113,9 +113,11 @@ class CarOnCircle:
         angle = np.arctan2(y, x) - self.lead
         target_x = np.clip(self.radius * np.cos(angle), -self.clip, self.clip)
         bearing = np.arctan2(self.radius * np.sin(angle) - y, target_x - x)
-        return noisy(np.array([-self.throttle, self.steering * _turn_left(observation, bearing)]), self.noise, rng)
+        return noisy(np.array([-self.throttle, self.steering * _heading_error(observation, bearing)]), self.noise, rng)
 
 
+# CarRun costs 1 for every step faster than 1.5 or beyond |y| = 2. Seed 0, 700 trajectories: 161 with C < 25 (returns
+# 360 to 545), 67 between, 472 with C > 75 (356 to 819).
 CAR_RUN: Ranges = {
     "speed": (1.0, 2.1),  # along x
     "lane": (-2.7, 2.7),  # y of the line the car runs along
@@ -142,10 +144,10 @@ class CarInLane:
         y, velocity_x = observation[1] / 0.1, observation[2]
         bearing = np.arctan(self.approach * (self.lane - y))
         throttle = self.speed / CAR_TOP_SPEED + self.eagerness * (self.speed - velocity_x)
-        return noisy(np.array([-throttle, self.steering * _turn_left(observation, bearing)]), self.noise, rng)
+        return noisy(np.array([-throttle, self.steering * _heading_error(observation, bearing)]), self.noise, rng)
 
 
-def _turn_left(observation: np.ndarray, bearing: float) -> float:
+def _heading_error(observation: np.ndarray, bearing: float) -> float:
     """Angle (rad) from the bearing to where the car goes, in (-pi, pi]: positive where it has to turn right."""
     forward = np.arctan2(-observation[4], -observation[5])  # the car drives backwards to its yaw
     return float(np.angle(np.exp(1j * (forward - bearing))))
@@ -157,7 +159,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     },
     "BallRun": {"scripted": Recipe.uniform(BallInLane, BALL_RUN, "hold a speed and a lane", minutes=1)},
     "CarCircle": {
-        "scripted": Recipe.uniform(CarOnCircle, CAR_CIRCLE, "steer ahead on the circle, x cut to +-clip", minutes=5)
+        "scripted": Recipe.uniform(CarOnCircle, CAR_CIRCLE, "steer ahead on the circle, x cut to +-clip", minutes=4)
     },
     "CarRun": {"scripted": Recipe.uniform(CarInLane, CAR_RUN, "hold a speed and a lane", minutes=3)},
 }

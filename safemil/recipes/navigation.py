@@ -56,8 +56,10 @@ CAR = Agent(n_sensors=24, ahead=-1j, wheels=True)
 
 CIRCLE_RANGE, GOAL_RANGE = 6.0, 3.0  # distance at which lidars begin to see
 
+# Circle tasks cost 1 for every step beyond a wall. A circle as large as the rewarded one lies beyond for most of it.
+# PointCircle2, seed 0, 700 trajectories: 242 with C < 25 (returns 25 to 44), 76 between, 382 with C > 75 (28 to 59).
 CIRCLE: Ranges = {
-    "radius": (0.7, 1.5),  # of the circle steered along; the rewarded one has 1.5, the walls stand at 1.125
+    "radius": (0.7, 1.5),  # of the circle steered along; the rewarded one has 1.5, walls stand at 1.125
     "lead": (0.3, 0.6),  # angle (rad) from the agent to the point steered to
     "speed": (0.9, 1.4),
     "noise": (0.05, 0.2),  # standard deviation of what is added to the action
@@ -138,11 +140,11 @@ _goal = functools.partial(
 )
 
 RECIPES: dict[str, dict[str, Recipe]] = {
-    "PointCircle1": _circle(POINT, minutes=5),
-    "PointCircle2": _circle(POINT, minutes=5),
-    "CarCircle1": _circle(CAR, minutes=5),
-    "CarCircle2": _circle(CAR, minutes=5),
-    "PointGoal1": _goal(POINT, 0, (1,), minutes=20),
-    "CarGoal1": _goal(CAR, 0, (1,), minutes=20),
+    "PointCircle1": _circle(POINT, minutes=4),
+    "PointCircle2": _circle(POINT, minutes=4),
+    "CarCircle1": _circle(CAR, minutes=4),
+    "CarCircle2": _circle(CAR, minutes=4),
+    "PointGoal1": _goal(POINT, 0, (1,), minutes=6),
+    "CarGoal1": _goal(CAR, 0, (1,), minutes=6),
     "PointButton1": _goal(POINT, 1, (0, 2, 3), minutes=40),
 }
