@@ -182,14 +182,14 @@ class TestGaits:
         monkeypatch.setattr(velocity, "FOLDER", tmp_path)
         velocity._gait.cache_clear()
         with pytest.raises(UserError, match="no gait of SwimmerVelocity has been searched yet: python -m safemil"):
-            velocity.draw_gait(task.name, rng)
+            velocity.draw_gait(task.name, velocity.SWIMMER, rng)
         gaits = [
             gait_search.Gait(np.full((2, 8), scale), np.zeros(2), return_, cost)
             for scale, return_, cost in ((0.1, 20.0, 0.0), (0.2, 30.0, 20.0))
         ]
         gait_search.save(velocity.gait_path(task), task, gait_search.Search(), gait_search.best(gaits))
-        gait = velocity.draw_gait(task.name, rng)
-        low, high = velocity.GAITS["strength"]
+        gait = velocity.draw_gait(task.name, velocity.SWIMMER, rng)
+        low, high = velocity.SWIMMER["strength"]
         assert 0.1 * low < gait.gains.mean() < 0.1 * high  # the one whose return - cost is higher
         action = gait.act(np.ones(8), rng)
         assert action.shape == (2,) and action.dtype == np.float32 and np.all(np.abs(action) <= 1)

@@ -1,4 +1,4 @@
-"""Search for a linear gait of a velocity task that keeps to the speed limit, to collect data with. Out: a small file.
+"""Search for a linear gait of a velocity task, fast at little cost, to collect data with. Out: a small file.
 
     python -m safemil.recipes.gait_search --task SwimmerVelocity
 
