@@ -124,8 +124,12 @@ def _on_cluster(work: Callable, chunks: list[Chunk], address: str) -> Iterator[t
     except ConnectionError as error:
         raise UserError(f"--address {address}: no Ray cluster answers ({error})") from error
     try:
-        remote = ray.remote(num_cpus=1, max_retries=2)(work)
-        running = {remote.remote(chunk.subject, indices=chunk.indices): chunk for chunk in chunks}
+
+        @ray.remote(num_cpus=1, max_retries=2)
+        def perform(chunk: Chunk) -> list[list[Recording]]:
+            return work(chunk.subject, indices=chunk.indices)
+
+        running = {perform.remote(chunk): chunk for chunk in chunks}
         while running:
             (done, *_), _ = ray.wait(list(running))
             yield running.pop(done), ray.get(done)
