@@ -7,8 +7,8 @@
 public research code of the first author minimizes twice this loss without a shift in the exponent, which overflows
 float32 for whole trajectories; softplus does not.
 
-Variants: another S (safemil/aggregators.py), several c and balanced bags (safemil/failure_modes.py), and a factor in
-softplus: without one the optimum is c = K log(d_N / d_U) + const clipped to (0, 1); with `scale` l it has K / l for K.
+Variants: another S (safemil/aggregators.py), several c and balanced bags (safemil/failure_modes.py), and a factor l in
+softplus (`scale`): for H = 1 the optimum is c = (K / l) log(d_N / d_U) + const, clipped to (0, 1).
 """
 
 from __future__ import annotations
@@ -32,12 +32,6 @@ from safemil.trajectories import Trajectories
 def mil_loss(score_nonpreferred: Tensor, score_unlabeled: Tensor, scale: float = 1.0) -> Tensor:
     """softplus(scale (S(B_U) - S(B_N))), elementwise; log 2 where the scores are equal."""
     return torch.nn.functional.softplus(scale * (score_unlabeled - score_nonpreferred))
-
-
-def loss_scale(config: CostModelConfig) -> float:
-    """The number that ``cost_model.scale`` stands for."""
-    named = {"sqrt": config.bag_size**0.5, "bag": float(config.bag_size)}
-    return named.get(config.scale, config.scale)
 
 
 def make_cost_network(data: Trajectories, config: CostModelConfig, seeds: Sequence[int]) -> StepScorer:
@@ -114,7 +108,7 @@ class CostModel:
         return batch
 
     def scores(self, batch: Batch, name: str) -> Tensor:
-        """S of each drawn bag, ``(R, pairs)``."""
+        """S of each drawn bag ``(R, pairs)``: in the paper ``bag_scores(segment_scores(costs, factors), K)``."""
         observations, actions = batch[f"{name}_observations"], batch[f"{name}_actions"]
         items = observations.shape[1:3]
         embeddings = self.network.embed(observations.flatten(1, 2), actions.flatten(1, 2))
@@ -128,4 +122,4 @@ class CostModel:
             "score_nonpreferred": nonpreferred.detach().mean(1),
             "score_unlabeled": unlabeled.detach().mean(1),
         }
-        return mil_loss(nonpreferred, unlabeled, loss_scale(self.config)).mean(1), info
+        return mil_loss(nonpreferred, unlabeled, self.config.loss_scale).mean(1), info

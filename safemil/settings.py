@@ -79,6 +79,11 @@ class CostModelConfig(SegmentCostConfig):
     heads: int = setting(1, "M, cost heads; a segment's score is its largest, see safemil/failure_modes.py", low=1)
     modes: int = setting(1, "clusters of D_N from which bags draw equally often; 1 draws trajectories so", low=1)
 
+    @property
+    def loss_scale(self) -> float:
+        """The number that ``scale`` stands for."""
+        return {"sqrt": self.bag_size**0.5, "bag": float(self.bag_size)}.get(self.scale, self.scale)
+
 
 @dataclass(frozen=True)
 class WeightsConfig(Settings):

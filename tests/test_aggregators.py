@@ -11,7 +11,7 @@ from safemil import diagnostics
 from safemil.aggregators import AGGREGATORS, MonotoneMLP, any_costly, make_aggregator, soft_maximum
 from safemil.bags import bag_scores, segment_scores
 from safemil.config import ConfigError
-from safemil.cost_model import loss_scale, mil_loss
+from safemil.cost_model import mil_loss
 from safemil.discounting import discounted_length
 from safemil.settings import AggregationConfig, CostModelConfig
 from safemil.training import train
@@ -214,7 +214,7 @@ def test_scale_divides_the_temperature_of_the_bag_size(scale, bag_size, expected
     """T-MIL1's two states: the optimum is that of K / l; with l = K, that of K = 1."""
     counts = torch.arange(bag_size + 1) / bag_size
     share = [torch.tensor(binom.pmf(np.arange(bag_size + 1), bag_size, q)) for q in (0.6, 0.5)]
-    factor = loss_scale(CostModelConfig(bag_size=bag_size, scale=scale))
+    factor = CostModelConfig(bag_size=bag_size, scale=scale).loss_scale
     deltas = torch.linspace(0, 1, 10_001, dtype=torch.float64)[:, None, None]
     losses = mil_loss(deltas * counts[:, None], deltas * counts[None, :], factor)
     best = deltas[(losses * share[0][:, None] * share[1][None, :]).sum((1, 2)).argmin()].item()

@@ -100,6 +100,7 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
         "heads": cost_model.get("heads"),
         "modes": cost_model.get("modes"),
         "scale": cost_model.get("scale"),
+        "osrl_faithful": config["method_config"].get("osrl_faithful"),
         "discount": cost_model.get("discount"),
         "n_nonpreferred": config["split"]["n_nonpreferred"],
         "n_unlabeled": config["split"]["n_unlabeled"],
