@@ -27,11 +27,13 @@ BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE, GREY = (
 METHOD_STYLES = {
     "safemil": (BLUE, "o", "-"),
     "ppl": (ORANGE, "^", (0, (5, 1.5))),
+    "ppl-trex": (ORANGE, "d", (0, (2, 1, 4, 1))),
     "dwbc": (SKY, "v", (0, (1, 1))),
     "safedice": (PURPLE, "P", (0, (3, 1, 1, 1))),
     "dexperts": (VERMILION, "X", (0, (3, 1, 1, 1, 1, 1))),
     "bc-all": (BLACK, "s", (0, (6, 2))),
     "bc-safe": (GREEN, "D", (0, (4, 1, 1, 1))),
+    "dwbc-oracle": (SKY, "H", (0, (6, 1, 1, 1, 1, 1))),
     "oracle-cost": (GREEN, "*", (0, (1, 2))),
     "osrl-bcql": (GREY, "<", (0, (5, 2))),
     "osrl-bearl": (GREY, ">", (0, (1, 1.5))),
