@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis.canvas import each_look, sheet
-from analysis.looks import BLACK, BLUE, GREY, ORANGE, STYLE, VERMILION, Look
+from analysis.looks import BLUE, GREY, ORANGE, STYLE, VERMILION, Look
 
 MOST_PANELS = 12  # more settings than this are thinned out evenly
 # name -> color, hatch or line; what was never trained on
@@ -26,7 +26,11 @@ GROUPS = {
     "non-preferred": (ORANGE, "////", (0, (4, 1.5))),
     "preferred": (BLUE, "", (0, (1, 1))),
 }
-BAND_LOOKS = {"nonpreferred": (VERMILION, "x"), "preferred": (BLUE, "o"), "between": (GREY, "s")}
+BAND_LOOKS = {
+    "nonpreferred": {"marker": "x", "color": VERMILION},
+    "preferred": {"marker": "o", "color": BLUE, "markerfacecolor": "none"},
+    "between": {"marker": "s", "color": GREY},
+}
 
 
 @matplotlib.rc_context(STYLE)
@@ -40,7 +44,7 @@ def score_histograms(scores: pd.DataFrame, task: str, axes: Sequence[str], look_
         Patch(facecolor=(*matplotlib.colors.to_rgb(color), 0.35), edgecolor=color, hatch=hatch, label=name)
         for name, (color, hatch, _) in GROUPS.items()
     ]
-    figure, panels = sheet(len(parts), 3, (3.3, 2.3), handles, task)
+    figure, panels = sheet(len(parts), 3, _panel_size(parts), handles, task)
     for panel, (look, mine) in zip(panels, parts, strict=True):
         bins = np.linspace(mine["predicted_cost"].min(), mine["predicted_cost"].max() + 1e-9, 31)
         nonpreferred = mine["band"] == "nonpreferred"
@@ -76,24 +80,23 @@ def weights_against_cost(scores: pd.DataFrame, task: str, axes: Sequence[str], l
 def steps_of_examples(steps: pd.DataFrame, task: str, look: Look) -> Figure:
     """Predicted cost along one non-preferred and one preferred trajectory, the steps that truly cost shaded.
 
-    ``steps`` are those of one trial; predicted cost is shown as learned and as its mean over 20 steps.
+    ``steps`` are those of one trial.
     """
     examples = list(steps.groupby("trajectory", sort=False))
     handles = [
-        Line2D([], [], color=look.color, linewidth=0.8, alpha=0.5, label="predicted cost"),
-        Line2D([], [], color=BLACK, linewidth=1.6, label="its mean over 20 steps"),
+        Line2D([], [], color=look.color, linewidth=1.2, label="predicted cost"),
         Patch(facecolor=VERMILION, alpha=0.25, label="true cost > 0"),
     ]
     figure, panels = sheet(len(examples), 1, (8.2, 1.9), handles, f"{task}, {look.label}")
+    low, high = steps["predicted_cost"].min(), steps["predicted_cost"].max()
+    margin = 0.08 * max(high - low, 1e-6)
     for panel, (_, mine) in zip(panels, examples, strict=True):
-        predicted, true = mine["predicted_cost"].to_numpy(), mine["true_cost"].to_numpy()
-        panel.plot(mine["step"], predicted, color=look.color, linewidth=0.8, alpha=0.5)
-        panel.plot(mine["step"], mine["predicted_cost"].rolling(20, center=True, min_periods=1).mean(), color=BLACK)
+        true = mine["true_cost"].to_numpy()
+        panel.plot(mine["step"], mine["predicted_cost"], color=look.color, linewidth=1.2)
         _shade_cost(panel, mine["step"].to_numpy(), true > 0)
         kind = {"nonpreferred": "non-preferred", "preferred": "preferred"}.get(mine["band"].iloc[0], "other")
         panel.set_title(f"{kind} trajectory, true cost {true.sum():g}", fontsize=9, loc="left")
-        panel.set(xlim=(0, len(mine)), ylabel="predicted cost")
-        panel.margins(y=0.12)
+        panel.set(xlim=(0, len(mine)), ylim=(low - margin, high + margin), ylabel="predicted cost")
     panels[-1].set_xlabel("step")
     return figure
 
@@ -107,19 +110,14 @@ def _scatter(
         return None
     names = {"nonpreferred": "non-preferred", "preferred": "preferred", "between": "between the bands"}
     used = [band for band in names if (here["band"] == band).any()]
-    handles = [
-        Line2D([], [], linestyle="none", marker=BAND_LOOKS[band][1], color=BAND_LOOKS[band][0], label=names[band])
-        for band in used
-    ]
+    handles = [Line2D([], [], linestyle="none", label=names[band], **BAND_LOOKS[band]) for band in used]
     handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=1.0, label="cost limit"))
-    figure, panels = sheet(len(parts), 3, (3.3, 2.4), handles, task)
+    figure, panels = sheet(len(parts), 3, _panel_size(parts), handles, task)
     for panel, (look, mine) in zip(panels, parts, strict=True):
         for band in used:
             group = mine[mine["band"] == band]
-            color, marker = BAND_LOOKS[band]
-            face = "none" if marker == "o" else color
-            style = {"marker": marker, "markersize": 3.2, "alpha": 0.6, "markerfacecolor": face}
-            panel.plot(group["true_cost"], group[column], linestyle="none", color=color, **style)
+            style = {**BAND_LOOKS[band], "markersize": 3.2, "alpha": 0.6}
+            panel.plot(group["true_cost"], group[column], linestyle="none", **style)
         panel.axvline(mine["cost_limit"].iloc[0], color=GREY, linestyle="--", linewidth=1.0)
         panel.set(title=look.label, xlabel="true cost", ylabel=ylabel)
     return figure
@@ -129,6 +127,10 @@ def _shade_cost(panel: Axes, steps: np.ndarray, costs: np.ndarray) -> None:
     edges = np.flatnonzero(np.diff(np.concatenate([[False], costs, [False]]).astype(int)))
     for first, after in edges.reshape(-1, 2):
         panel.axvspan(steps[first], steps[after - 1] + 1, color=VERMILION, alpha=0.25, linewidth=0)
+
+
+def _panel_size(parts: list) -> tuple[float, float]:
+    return (3.3, 2.4) if len(parts) > 1 else (5.6, 2.8)
 
 
 def _thinned(table: pd.DataFrame, axes: Sequence[str], look_of: dict) -> list[tuple[Look, pd.DataFrame]]:

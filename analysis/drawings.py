@@ -30,7 +30,11 @@ class Drawing:
     title: str
     caption: str
     figure: Figure
-    narrow: bool = False
+
+    @property
+    def pixels(self) -> int:
+        """How wide the page shows it at most, so that letters are of one size in all figures."""
+        return round(100 * self.figure.get_figwidth())
 
 
 def draw_all(run: Run, by_task: pd.DataFrame, over_tasks: pd.DataFrame, compared: pd.DataFrame) -> Iterator[Drawing]:
@@ -45,8 +49,7 @@ def _overviews(run: Run, by_task: pd.DataFrame, over_tasks: pd.DataFrame, compar
     section, look_of = "Overview", looks(by_task, run.axes)
     plane = figures.return_cost_plane(run.trials, run.axes, look_of)
     caption = "Small points are seeds, large ones their mean; hollow ones are oracles. Better is up and to the left."
-    narrow = run.trials["task"].nunique() == 1
-    yield Drawing("return_cost", section, "Return against cost", caption, plane, narrow)
+    yield Drawing("return_cost", section, "Return against cost", caption, plane)
     caption = "Points: mean of the middle half of all seeds and tasks; bars: 95 % stratified bootstrap intervals."
     if len(over_tasks):
         known = over_tasks[over_tasks["normalized_cost_iqm"].notna()]

@@ -174,8 +174,10 @@ def _mark_reliable(panel: Axes, here: pd.DataFrame, axis: str, others: Sequence[
     panel.axhline(sweeps.RELIABLE_AUROC, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1.5)
     if value is not None:
         panel.axvline(place[value], color=GREY, linewidth=0.9, zorder=1.5)
-        note = f" reliable from {labels.axis_short(axis)} = {labels.value_text(value)}"
-        panel.text(place[value], 0.04, note, fontsize=7.5, color=GREY, transform=panel.get_xaxis_transform())
+        right_half = place[value] > np.mean([min(place.values()), max(place.values())])
+        note = f" reliable from {labels.axis_short(axis)} = {labels.value_text(value)} "
+        where = {"ha": "right" if right_half else "left", "transform": panel.get_xaxis_transform()}
+        panel.text(place[value], 0.2, note, fontsize=7.5, color=GREY, **where)
 
 
 def _has_curve(curves: pd.DataFrame, metric: str) -> bool:

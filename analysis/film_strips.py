@@ -26,7 +26,7 @@ try:
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing}; install this project first: pip install -e . (make demo and make test do it)")
 
-FRAME_WIDTH = 240  # pixels
+FRAME_WIDTH, GAP = 240, 4  # pixels
 METHODS = ("safemil", "bc-all")  # the safe policy and the unsafe one
 
 
@@ -88,7 +88,8 @@ def _draw(trial_folder: Path, trial: dict, path: Path, frames: int) -> None:
             cost_before = episode.cost
 
         episode = play(load_policy(trial_folder), simulator, 0, seed, on_step)
-    strip = Image.fromarray(np.concatenate(drawn, axis=1)).quantize(256)
+    framed = [np.pad(frame, ((0, 0), (0, GAP), (0, 0)), constant_values=255) for frame in drawn]
+    strip = Image.fromarray(np.concatenate(framed, axis=1)[:, :-GAP]).quantize(256)
     caption = (
         f"{task.name}, {labels.method_label(trial['method'])} ({trial['trial_id']}): evaluation episode 0, return"
         f" {episode.return_:.0f}, cost {episode.cost:g} (limit {trial['cost_limit']:g}). Red: the step costs."

@@ -85,7 +85,7 @@ def variant_label(method: str, axes: Iterable[str], values: Iterable) -> str:
 def anchor(task: str, method: str, values: Iterable = ()) -> str:
     """Where the page lists the trials of a task, method and setting: "trials-BallCircle-safemil-64"."""
     parts = [task, method, *[value_text(value) for value in values if value != ""]]
-    return "trials-" + "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", str(part)) for part in parts)
+    return "trials-" + "-".join(re.sub(r"[^A-Za-z0-9.-]+", "_", str(part)) for part in parts)
 
 
 def group_order(method: str, values: Iterable) -> tuple:

@@ -17,6 +17,7 @@ from analysis.trial_rows import AXES, METRICS, TRIAL_COLUMNS, Problem
 from analysis.trial_rows import write_trials_csv as write_trials_csv
 from safemil.errors import UserError
 
+CURVE_COLUMNS = ("stage", "step")  # every row of curves.csv has these
 NUMBERS = (*METRICS, "seed", "cost_limit", "episodes", "train_seconds", "eval_seconds")
 
 
@@ -70,17 +71,20 @@ def load_run(folder: Path | str) -> Run:
 def load_curves(run: Run) -> pd.DataFrame:
     """All curves.csv of the finished trials in one table: trial_id, task, method, seed, AXES, stage, step, metrics.
 
-    Empty where the run has no trial folders. Rows without a stage or a step are dropped (a half-written last line).
+    Empty where there are none. Rows without a stage or a step are dropped (a half-written last line).
     """
-    return load_trial_tables(run, "curves.csv", ("stage", "step"))
+    return load_trial_tables(run, "curves.csv", CURVE_COLUMNS)
 
 
 def load_trial_tables(run: Run, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     """One file of every finished trial (curves.csv, scores.csv, example_steps.csv) as one table, with whose it is.
 
     Trials without the file, or whose file lacks one of ``columns``, are left out; so are rows in which one is blank.
+    A reference (analysis/curate.py) has no trial folders but one such file, RUN/<name>.gz, for all of them.
     """
     frames = []
+    if not run.has_folders and (run.folder / f"{name}.gz").is_file():
+        frames = [pd.read_csv(run.folder / f"{name}.gz")]
     for trial_id in run.trials["trial_id"]:
         path = run.folder / "trials" / trial_id / name
         if path.is_file() and path.stat().st_size > 0:
@@ -90,11 +94,15 @@ def load_trial_tables(run: Run, name: str, columns: tuple[str, ...]) -> pd.DataF
                     table = table.assign(step=pd.to_numeric(table["step"], errors="coerce"))
                 table = table.dropna(subset=list(columns)).dropna(axis="columns", how="all")
                 frames.append(table.assign(trial_id=trial_id))
-    identity = ["trial_id", "task", "method", "seed", *AXES, *run.axes, "cost_limit"]
-    known = run.trials[list(dict.fromkeys(identity))]
+    known = run.trials[["trial_id", *identity_columns(run)]]
     if not frames:
         return pd.DataFrame(columns=[*known.columns, *columns])
     return pd.concat(frames, ignore_index=True).merge(known, on="trial_id", validate="many_to_one")
+
+
+def identity_columns(run: Run) -> list[str]:
+    """What says whose a row of a trial's table is, beside its trial_id."""
+    return list(dict.fromkeys(["task", "method", "seed", *AXES, *run.axes, "cost_limit"]))
 
 
 def varying_axes(trials: pd.DataFrame, declared: Iterable[str] = ()) -> tuple[str, ...]:

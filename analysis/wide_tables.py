@@ -76,7 +76,7 @@ def ratio_table(ratios: pd.DataFrame) -> Table:
     rows = [
         Row(
             "",
-            "method",
+            "baseline",
             (Cell(row["reading"], f"{place:05d}"), interval_cell(row, "ratio"), Cell(str(row["tasks"]), "")),
         )
         for place, row in enumerate(ratios.to_dict("records"))

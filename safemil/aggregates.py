@@ -47,7 +47,8 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     if x.shape[-1] != y.shape[-1]:
         raise ValueError(f"got shapes {x.shape} and {y.shape}, expected (..., n_runs, n_tasks) with the same tasks")
     mine, other = x[..., :, None, :], y[..., None, :, :]
-    return ((mine > other) + 0.5 * (mine == other)).mean(axis=(-3, -2, -1))
+    axes = (-3, -2, -1)
+    return (mine > other).mean(axis=axes) + 0.5 * (mine == other).mean(axis=axes)
 
 
 def safety_ratio(method: np.ndarray, *baselines: np.ndarray) -> np.ndarray:
