@@ -190,11 +190,11 @@ def _print(
     console.print(to_console(comparison_of_runs(compared, names)))
     for name, rows in zip(names, only, strict=True):
         if rows:
-            console.print(f"Only in {name}: {'; '.join(rows)}", markup=False, highlight=False)
+            console.print(f"Only in {name}: {'; '.join(rows)}", markup=False, highlight=False, soft_wrap=True)
     if len(settings):
         console.print("Settings and origins that differ (A | B | rows):")
         for setting, left, right, count in settings.itertuples(index=False):
-            console.print(f"  {setting}: {left} | {right} | {count}", markup=False, highlight=False)
+            console.print(f"  {setting}: {left} | {right} | {count}", markup=False, highlight=False, soft_wrap=True)
     else:
         console.print("Settings, data and code are the same.")
 
