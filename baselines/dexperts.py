@@ -108,21 +108,26 @@ def fit(
     log: Log = no_log,
     snapshots: int = 1,
 ) -> list[Learned]:
-    """Base and anti-expert are cloned side by side, as twice as many replicas."""
+    """Base and anti-expert of each seed are cloned side by side, as twice as many replicas."""
     if config.policy.head != "tanh_gauss":
         raise ConfigError(f"policy.head={config.policy.head}: a product of experts needs tanh_gauss")
-    data, n = splits[0].trajectories, len(seeds)
-    doubled, all_seeds = [*splits, *splits], [*seeds, *(1_000_003 + seed for seed in seeds)]
+    data = splits[0].trajectories
+    doubled = [split for split in splits for _ in range(2)]
+    all_seeds = [own for seed in seeds for own in (seed, 1_000_003 + seed)]
     policy = make_policy(doubled, config.policy, all_seeds, device)
     recorder = SnapshotRecorder(policy)
 
     def log_base(stage: str, step: int, metrics: dict[str, np.ndarray]) -> None:
-        base = {name: values[:n] for name, values in metrics.items()}
-        log(stage, step, {**base, "anti_expert_loss": metrics["policy_loss"][n:]} if "policy_loss" in metrics else base)
+        base = {name: values[::2] for name, values in metrics.items()}
+        log(
+            stage,
+            step,
+            {**base, "anti_expert_loss": metrics["policy_loss"][1::2]} if "policy_loss" in metrics else base,
+        )
 
     clone(
         policy,
-        [data.rows(split.unlabeled) for split in splits] + [data.rows(split.nonpreferred) for split in splits],
+        [data.rows(indices) for split in splits for indices in (split.unlabeled, split.nonpreferred)],
         None,
         config.policy,
         Steps.of(splits, device),
@@ -132,7 +137,8 @@ def fit(
         snapshot_steps=snapshot_steps(config.policy.steps, snapshots),
         on_snapshot=recorder,
     )
-    return [combine(recorder.taken[r], recorder.taken[n + r], splits[r], config) for r in range(n)]
+    pairs = zip(recorder.taken[::2], recorder.taken[1::2], splits, strict=True)
+    return [combine(base, anti, split, config) for base, anti, split in pairs]
 
 
 def combine(

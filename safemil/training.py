@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from safemil.replicas import BLOCK
+from safemil.resuming import Stage
 
 Batch = dict[str, Tensor]
 Info = dict[str, Tensor]
@@ -24,7 +25,19 @@ Log = Callable[[str, int, dict[str, np.ndarray]], None]  # stage, step, metric -
 
 
 class TrainingError(RuntimeError):
-    """Training diverged. Names the stage, the step and the replica."""
+    """Training diverged. Names the stage, the step and the replicas.
+
+    A method that packs several networks for each seed lays those of one seed side by side, so that the seed of replica
+    i of n is i * (number of seeds) // n.
+    """
+
+    def __init__(self, message: str, replicas: Sequence[int] = (), n_replicas: int = 1) -> None:
+        super().__init__(message)
+        self.replicas, self.n_replicas = tuple(replicas), n_replicas
+
+    def seeds(self, n_seeds: int) -> list[int]:
+        """Which of ``n_seeds`` seeds trained together diverged, by their position."""
+        return sorted({replica * n_seeds // self.n_replicas for replica in self.replicas})
 
 
 def no_log(stage: str, step: int, metrics: dict[str, np.ndarray]) -> None:
@@ -99,7 +112,7 @@ def train(
     snapshot_steps: Sequence[int] = (),
     on_snapshot: Callable[[int], Any] | None = None,
 ) -> None:
-    """Run ``steps`` steps.
+    """Run ``steps`` steps; inside ``safemil.resuming.resuming`` go on from where an interrupted training stood.
 
     Args:
         stage: name under which metrics are reported.
@@ -115,7 +128,11 @@ def train(
     every = max(1, steps // reports)
     sums: Info = {}
     counts: dict[str, int] = {}
-    for step in range(steps):
+    state = Stage(objectives, on_snapshot)
+    first = state.restore()
+    for _ in range(0, first, BLOCK):
+        block = draw(BLOCK)
+    for step in range(first, steps):
         if step % BLOCK == 0:
             block = draw(BLOCK)
         batch = prepare({name: values[step % BLOCK] for name, values in block.items()})
@@ -125,11 +142,15 @@ def train(
                     sums[name] = sums[name] + value if name in sums else value
                     counts[name] = counts.get(name, 0) + 1
         done = step + 1
-        if done % every == 0 or done == steps:
+        reported = done % every == 0 or done == steps
+        if reported:
             log(stage, done, read_back(stage, done, sums, counts))
             sums, counts = {}, {}
         if done in snapshot_steps and on_snapshot is not None:
             on_snapshot(done)
+            state.snapshot(done)
+        if reported:
+            state.keep(done, steps)
 
 
 def read_back(stage: str, step: int, sums: Info, counts: dict[str, int]) -> dict[str, np.ndarray]:
@@ -143,6 +164,8 @@ def read_back(stage: str, step: int, sums: Info, counts: dict[str, int]) -> dict
             bad = np.flatnonzero(~np.isfinite(per_replica)).tolist()
             raise TrainingError(
                 f"{stage}: {name} is not finite at step {step} in replica(s) {bad}; lower the learning rate"
-                " or look for extreme values in the dataset"
+                " or look for extreme values in the dataset",
+                bad,
+                len(per_replica),
             )
     return metrics

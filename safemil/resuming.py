@@ -1,0 +1,144 @@
+"""Training that goes on after a crash: the state of a method's training loops in one file, written now and then.
+
+    with resuming(keeper):          around a method's fit; the loop in safemil/training.py finds the keeper by itself
+        learned = fit(...)
+    keeper.forget()                 once the result is on disk
+
+A method may train in several stages; they are told apart by their order. A stage that had ended is not run again: its
+networks are given their last values. Random numbers are not stored: the loop draws those of the steps it skips again,
+so that the streams stand where they stood. On a CPU the result equals that of an undisturbed training bit for bit.
+What a stage changes besides its objectives' parameters would be lost; OSRL's methods have loops of their own and start
+from zero.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+
+class Keeper:
+    """The state of a training in one file.
+
+    Args:
+        path: of that file; it need not exist.
+        identity: what the state belongs to (trials, data, code). A file with another identity is not used.
+        records: what was logged so far; kept with the state and put back in place.
+        interval: seconds between two writes.
+    """
+
+    def __init__(self, path: Path, identity: str, records: list[Any], interval: float = 60.0) -> None:
+        self.path, self.identity, self.records, self.interval = path, identity, records, interval
+        self.began = self.wrote = time.monotonic()
+        self.earlier_seconds = 0.0
+        self.found: list[dict[str, Any]] = []  # stages of the interrupted training, taken as they are asked for
+        self.stages: list[dict[str, Any]] = []  # stages of this one
+        self._read()
+
+    @property
+    def seconds(self) -> float:
+        """Time trained so far, that of the interrupted training included as far as it is of use."""
+        return self.earlier_seconds + time.monotonic() - self.began
+
+    def _read(self) -> None:
+        if not self.path.exists():
+            return
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever a damaged file makes torch raise
+            logger.warning("%s is damaged (%s); training starts from zero", self.path, type(error).__name__)
+            return
+        if state["identity"] == self.identity:
+            self.found, self.earlier_seconds = state["stages"], state["seconds"]
+            self.records[:] = state["records"]
+
+    def write(self) -> None:
+        """Whole or not at all."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
+        state = {"identity": self.identity, "seconds": self.seconds}
+        try:
+            torch.save({**state, "stages": self.stages, "records": list(self.records)}, temporary)
+            os.replace(temporary, self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self.wrote = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time to write."""
+        return time.monotonic() - self.wrote >= self.interval
+
+    def forget(self) -> None:
+        """Delete the file."""
+        self.path.unlink(missing_ok=True)
+
+
+_current: ContextVar[Keeper | None] = ContextVar("keeper", default=None)
+
+
+@contextlib.contextmanager
+def resuming(keeper: Keeper) -> Iterator[None]:
+    """Training loops in here keep their state with ``keeper``, and go on from what it has read."""
+    token = _current.set(keeper)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+class Stage:
+    """One training loop as the current keeper sees it; without a keeper, all of this does nothing."""
+
+    def __init__(self, objectives: Sequence[Any], on_snapshot: Callable[[int], Any] | None) -> None:
+        self.objectives, self.on_snapshot = objectives, on_snapshot
+        self.parameters = [parameter for objective in objectives for parameter in objective.parameters]
+        self.keeper = _current.get()
+        if self.keeper is not None:
+            self.state: dict[str, Any] = {"step": 0, "snapshots": []}
+            self.keeper.stages.append(self.state)
+
+    def restore(self) -> int:
+        """Put networks and optimizers where the interrupted training left them; returns the step to go on from."""
+        if self.keeper is None or not self.keeper.found:
+            return 0
+        self.state.update(self.keeper.found.pop(0))
+        for step, values in self.state["snapshots"]:
+            self._put(values)
+            self.on_snapshot(step)
+        self._put(self.state["parameters"])
+        for objective, optimizer in zip(self.objectives, self.state["optimizers"], strict=True):
+            objective.optimizer.load_state_dict(optimizer)
+        return self.state["step"]
+
+    def snapshot(self, step: int) -> None:
+        """To be called after ``on_snapshot(step)``."""
+        if self.keeper is not None:
+            self.state["snapshots"].append((step, self._values()))
+
+    def keep(self, step: int, steps: int) -> None:
+        """To be called after ``log``: writes if it is time; a finished stage is remembered for later writes."""
+        if self.keeper is None or not (step == steps or self.keeper.due()):
+            return
+        optimizers = [objective.optimizer.state_dict() for objective in self.objectives]
+        self.state.update(step=step, parameters=self._values(), optimizers=optimizers)
+        if self.keeper.due():
+            self.keeper.write()
+
+    def _values(self) -> list[Tensor]:
+        return [parameter.detach().cpu().clone() for parameter in self.parameters]
+
+    @torch.no_grad()
+    def _put(self, values: Sequence[Tensor]) -> None:
+        for parameter, value in zip(self.parameters, values, strict=True):
+            parameter.copy_(value)
