@@ -62,9 +62,8 @@ def test_answer_over_tasks_and_over_settings():
         [trial_values(m, 0, c, task=t) for m, pair in costs.items() for t, c in zip("AB", pair, strict=True)]
     )
     assert "safer than cloning everything (BC-All) on 2 of 2 tasks: BC-All costs 3 times as much" in text
-    assert (
-        "under the limit on 1 of 2 tasks. Over 2 tasks, against the label-limited baselines, it is safer than" in text
-    )
+    assert "under the limit on 1 of 2 tasks. Its interquartile mean cost is below that of every label-limited" in text
+    assert "baseline on 2 of 2 tasks. Over 2 tasks, against the label-limited baselines, it is safer than PPL" in text
     assert (
         "The safest baseline of each task costs 1.8 times as much (median over 2 tasks, the paper states 3.7)" in text
     )
