@@ -44,7 +44,7 @@ def score_histograms(scores: pd.DataFrame, task: str, axes: Sequence[str], look_
         Patch(facecolor=(*matplotlib.colors.to_rgb(color), 0.35), edgecolor=color, hatch=hatch, label=name)
         for name, (color, hatch, _) in GROUPS.items()
     ]
-    figure, panels = sheet(len(parts), 3, _panel_size(parts), handles, task)
+    figure, panels = sheet(len(parts), _columns(parts), _panel_size(parts), handles, task)
     for panel, (look, mine) in zip(panels, parts, strict=True):
         bins = np.linspace(mine["predicted_cost"].min(), mine["predicted_cost"].max() + 1e-9, 31)
         nonpreferred = mine["band"] == "nonpreferred"
@@ -112,7 +112,7 @@ def _scatter(
     used = [band for band in names if (here["band"] == band).any()]
     handles = [Line2D([], [], linestyle="none", label=names[band], **BAND_LOOKS[band]) for band in used]
     handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=1.0, label="cost limit"))
-    figure, panels = sheet(len(parts), 3, _panel_size(parts), handles, task)
+    figure, panels = sheet(len(parts), _columns(parts), _panel_size(parts), handles, task)
     for panel, (look, mine) in zip(panels, parts, strict=True):
         for band in used:
             group = mine[mine["band"] == band]
@@ -127,6 +127,10 @@ def _shade_cost(panel: Axes, steps: np.ndarray, costs: np.ndarray) -> None:
     edges = np.flatnonzero(np.diff(np.concatenate([[False], costs, [False]]).astype(int)))
     for first, after in edges.reshape(-1, 2):
         panel.axvspan(steps[first], steps[after - 1] + 1, color=VERMILION, alpha=0.25, linewidth=0)
+
+
+def _columns(parts: list) -> int:
+    return 2 if len(parts) == 4 else 3
 
 
 def _panel_size(parts: list) -> tuple[float, float]:
