@@ -26,21 +26,25 @@ REFERENCE_LINES = {
     "mil_loss": (math.log(2), "log 2: nothing learned", GREY),
     "mil_loss_final": (math.log(2), "log 2: nothing learned", GREY),
 }
-PNG_DPI = 160
+PNG_DPI, SMALL_DPI = 160, 100
 LEGEND_ENTRIES = 14  # with more looks than this the legend names methods only, and bands are left out
 
 
-def save(figure: Figure, stem: Path, pdf: bool = True) -> Path:
-    """Write <stem>.png and, if asked, <stem>.pdf, without dates: a table gives the same files. Returns the png."""
+def save(figure: Figure, stem: Path, small: bool = False) -> Path:
+    """Write <stem>.png and <stem>.pdf, without dates: a table gives the same files. Returns the png.
+
+    ``small``: the png alone, at a lower resolution.
+    """
     # Found once here, and drawn once a file: savefig would lay out and draw everything twice.
-    figure.set_dpi(PNG_DPI)
+    figure.set_dpi(SMALL_DPI if small else PNG_DPI)
     figure.get_layout_engine().execute(figure)
     figure.set_layout_engine("none")
     canvas, path = FigureCanvasAgg(figure), stem.with_name(f"{stem.name}.png")
     canvas.draw()
-    # A palette of 256 colors is a third of the size and looks the same.
-    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(256).save(path, optimize=True)
-    if pdf:
+    # A palette is a third of the size and looks the same.
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    image.quantize(64 if small else 256).save(path, optimize=True)
+    if not small:
         dateless = {"CreationDate": None, "Creator": None, "Producer": None}
         FigureCanvasPdf(figure).print_pdf(stem.with_name(f"{stem.name}.pdf"), metadata=dateless)
     return path

@@ -1,11 +1,11 @@
-"""From finished runs to small reference results that can be committed: results/reference/<grid>/.
+"""From finished runs to small reference results that can be committed: results/reference/RUN/.
 
     python analysis/curate.py results/paper results/bagsize    # make reference RUNS="results/paper results/bagsize"
     python analysis/curate.py                                  # make reference: the reports of what is there again
 
 A reference holds trials.csv, run.json, what the figures need of the trials (thinned, gzipped), film strips, the report
 with its tables and png figures, and README.md with the command and the hours it took. Its report is made from these
-files alone, so `python analysis/report.py results/reference/<grid>` makes the same one.
+files alone, so `python analysis/report.py results/reference/RUN` makes the same one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ try:
     import pandas as pd
 
     from analysis.drawings import SCORE_COLUMNS, STEP_COLUMNS
-    from analysis.load import CURVE_COLUMNS, Run, identity_columns, load_run, load_trial_tables
+    from analysis.figures import CURVE_PANELS
+    from analysis.load import CURVE_COLUMNS, Run, load_run, load_trial_tables
     from analysis.report import build_report
     from analysis.trial_rows import write_trials_csv
     from safemil.errors import UserError, entry_point
@@ -29,7 +30,7 @@ except ModuleNotFoundError as missing:
 
 REFERENCE = Path("results/reference")
 MOST_BYTES = 2_000_000
-CURVE_POINTS, SCORED_TRAJECTORIES = 40, 60  # kept of each trial: of each stage's curve, of each set and band
+CURVE_POINTS, SCORED_TRAJECTORIES = 25, 25  # kept of each trial: of each stage's curve, of each set and band
 
 
 def curate(run_folder: Path, to: Path = REFERENCE) -> Path:
@@ -46,7 +47,7 @@ def curate(run_folder: Path, to: Path = REFERENCE) -> Path:
             f"{run_folder}: {len(run.unfinished)} trials are unfinished, the first {run.unfinished[0].trial_id};"
             " complete the run with --resume before it becomes a reference"
         )
-    folder = to / str(run.record.get("grid") or run_folder.resolve().name)
+    folder = to / run_folder.resolve().name
     if folder.resolve() == run_folder.resolve():
         raise UserError(f"{run_folder}: is a reference already; without arguments its report is made again")
     if (folder / "trials").is_dir():
@@ -64,7 +65,7 @@ def curate(run_folder: Path, to: Path = REFERENCE) -> Path:
             folder / f"{name}.gz", index=False, float_format="%.4g", compression={"method": "gzip", "mtime": 0}
         )
     (folder / "README.md").write_text(_readme(run), encoding="utf-8")
-    build_report(folder, pdf=False)
+    build_report(folder, small=True)
     return folder
 
 
@@ -73,12 +74,24 @@ def _thinned(run: Run) -> dict[str, pd.DataFrame]:
     curves = load_trial_tables(run, "curves.csv", CURVE_COLUMNS)
     scores = load_trial_tables(run, "scores.csv", SCORE_COLUMNS)
     steps = load_trial_tables(run, "example_steps.csv", STEP_COLUMNS)
-    curves = _every_nth(curves, ["trial_id", "stage"], CURVE_POINTS)
-    scores = _every_nth(scores, ["trial_id", "set", "part", "band"], SCORED_TRAJECTORIES)
+    scores = scores[(scores["set"] != "D_N") | (scores["part"] != "train")]
     safemil = steps[steps["method"] == "safemil"]
-    shown = safemil[safemil["trial_id"].isin(safemil.groupby("task")["trial_id"].last())]
-    kept = {"curves.csv": curves, "scores.csv": scores, "example_steps.csv": shown}
-    return {name: table.drop(columns=identity_columns(run)) for name, table in kept.items() if len(table)}
+    kept = {
+        "curves.csv": (_every_nth(curves, ["trial_id", "stage"], CURVE_POINTS), (*CURVE_COLUMNS, *CURVE_PANELS)),
+        "scores.csv": (
+            _every_nth(scores, ["trial_id", "set", "part", "band"], SCORED_TRAJECTORIES),
+            (*SCORE_COLUMNS, "predicted_cost", "weight"),
+        ),
+        "example_steps.csv": (
+            safemil[safemil["trial_id"].isin(safemil.groupby("task")["trial_id"].last())],
+            STEP_COLUMNS,
+        ),
+    }
+    return {
+        name: table[["trial_id", *[column for column in columns if column in table]]]
+        for name, (table, columns) in kept.items()
+        if len(table)
+    }
 
 
 def _every_nth(table: pd.DataFrame, by: list[str], most: int) -> pd.DataFrame:
@@ -96,7 +109,7 @@ def _readme(run: Run) -> str:
     recorded = sorted({*filter(None, commands), *filter(None, [run.record.get("command")])})
     return "\n".join(
         [
-            f"# Reference results: {run.record.get('grid') or run.folder.name}",
+            f"# Reference results: {run.folder.resolve().name}",
             "",
             f"{len(trials)} trials ({len(run.failed)} failed) on {', '.join(sorted(trials['task'].unique()))};"
             f" {trials['seed'].nunique()} seeds, {trials['episodes'].min():.0f} or more episodes each.",
@@ -126,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         folders = sorted(path.parent for path in options.to.glob("*/trials.csv"))
         for folder in folders:
-            build_report(folder, pdf=False)
+            build_report(folder, small=True)
     if not folders:
         raise UserError(f"{options.to}: holds no reference; name the finished runs to curate")
     for folder in folders:

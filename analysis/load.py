@@ -94,15 +94,11 @@ def load_trial_tables(run: Run, name: str, columns: tuple[str, ...]) -> pd.DataF
                     table = table.assign(step=pd.to_numeric(table["step"], errors="coerce"))
                 table = table.dropna(subset=list(columns)).dropna(axis="columns", how="all")
                 frames.append(table.assign(trial_id=trial_id))
-    known = run.trials[["trial_id", *identity_columns(run)]]
+    identity = ["trial_id", "task", "method", "seed", *AXES, *run.axes, "cost_limit"]
+    known = run.trials[list(dict.fromkeys(identity))]
     if not frames:
         return pd.DataFrame(columns=[*known.columns, *columns])
     return pd.concat(frames, ignore_index=True).merge(known, on="trial_id", validate="many_to_one")
-
-
-def identity_columns(run: Run) -> list[str]:
-    """What says whose a row of a trial's table is, beside its trial_id."""
-    return list(dict.fromkeys(["task", "method", "seed", *AXES, *run.axes, "cost_limit"]))
 
 
 def varying_axes(trials: pd.DataFrame, declared: Iterable[str] = ()) -> tuple[str, ...]:

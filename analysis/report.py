@@ -52,8 +52,8 @@ class Numbers:
         return cls(*(function(*settled) for function in functions))
 
 
-def build_report(run_folder: Path | str, pdf: bool = True) -> Path:
-    """Write RUN/report/ (figures as png, and as pdf if asked) and return the path of report.html.
+def build_report(run_folder: Path | str, small: bool = False) -> Path:
+    """Write RUN/report/ and return the path of report.html; ``small``: png figures of lower resolution, no pdf.
 
     Raises:
         UserError: the run is missing, holds no finished trial, or cannot be written to.
@@ -65,9 +65,9 @@ def build_report(run_folder: Path | str, pdf: bool = True) -> Path:
         run = load_run(folder)
         numbers = Numbers.of(run)
         shown = _write_tables(run, numbers)
-        images = _write_figures(run.folder / "report" / "figures", run, numbers, pdf)
+        images = _write_figures(run.folder / "report" / "figures", run, numbers, small)
         page = run.folder / "report" / "report.html"
-        page.write_text(_render(run, numbers, shown, images, pdf), encoding="utf-8")
+        page.write_text(_render(run, numbers, shown, images, small), encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"{error.filename or folder}: {error.strerror}; the report needs to read and write RUN"
@@ -109,12 +109,12 @@ def _write_tables(run: Run, numbers: Numbers) -> list[tables.Table]:
     return shown
 
 
-def _write_figures(folder: Path, run: Run, numbers: Numbers, pdf: bool) -> list[tuple[Drawing, str]]:
+def _write_figures(folder: Path, run: Run, numbers: Numbers, small: bool) -> list[tuple[Drawing, str]]:
     """png and pdf files; returns each drawing with its png as base64 text for the page."""
     _emptied(folder, ("png", "pdf"))
     images = []
     for drawing in draw_all(run, numbers.by_task, numbers.over_tasks, numbers.compared):
-        png = canvas.save(drawing.figure, folder / drawing.name, pdf)
+        png = canvas.save(drawing.figure, folder / drawing.name, small)
         images.append((drawing, _base64(png)))
     return images
 
@@ -125,7 +125,9 @@ def _film_strips(folder: Path) -> list[tuple[str, str]]:
     return [(strip.with_suffix(".txt").read_text(encoding="utf-8").strip(), _base64(strip)) for strip in strips]
 
 
-def _render(run: Run, numbers: Numbers, shown: list[tables.Table], images: list[tuple[Drawing, str]], pdf: bool) -> str:
+def _render(
+    run: Run, numbers: Numbers, shown: list[tables.Table], images: list[tuple[Drawing, str]], small: bool
+) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -143,7 +145,7 @@ def _render(run: Run, numbers: Numbers, shown: list[tables.Table], images: list[
         tables=[table for table in shown if table not in diagnostics],
         diagnostics=diagnostics,
         sections=[(name, list(part)) for name, part in groupby(images, key=lambda pair: pair[0].section)],
-        pdf=pdf,
+        small=small,
         film_strips=_film_strips(run.folder),
         blocks=lambda table: [(group, list(rows)) for group, rows in groupby(table.rows, key=lambda row: row.group)],
         cells=page_text.trial_cells(run),

@@ -96,7 +96,7 @@ def test_mistakes_are_one_line(two_runs, tmp_path, capsys):
 def test_a_reference_is_small_and_makes_its_own_report(tmp_path, capsys):
     run = small_run(tmp_path / "run", points=100)
     assert curate.main([str(run), "--to", str(tmp_path / "reference")]) == 0
-    folder = tmp_path / "reference" / "demo"
+    folder = tmp_path / "reference" / "run"
     assert f"reference: {folder}" in capsys.readouterr().out
     kept = {path.name for path in folder.iterdir()}
     assert kept == {
@@ -117,7 +117,7 @@ def test_a_reference_is_small_and_makes_its_own_report(tmp_path, capsys):
     curate.curate(run, tmp_path / "again")
     for path, content in before.items():
         assert path.read_bytes() == content, path
-        assert (tmp_path / "again" / "demo" / path.relative_to(folder)).read_bytes() == content, path
+        assert (tmp_path / "again" / "run" / path.relative_to(folder)).read_bytes() == content, path
 
 
 def test_only_finished_runs_become_references_and_runs_are_never_replaced(tmp_path):
@@ -125,7 +125,7 @@ def test_only_finished_runs_become_references_and_runs_are_never_replaced(tmp_pa
     with pytest.raises(UserError, match="is a reference already"):
         curate.curate(run, tmp_path / "results")
     with pytest.raises(UserError, match="is a run of its own"):
-        curate.curate(small_run(tmp_path / "second"), tmp_path / "results")
+        curate.curate(small_run(tmp_path / "second" / "demo"), tmp_path / "results")
     (run / "trials" / "BallCircle-safemil-s0-default" / "done").unlink()
     with pytest.raises(UserError, match="1 trials are unfinished, the first BallCircle-safemil-s0-default"):
         curate.curate(run, tmp_path / "reference")
