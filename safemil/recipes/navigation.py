@@ -85,6 +85,8 @@ class OnCircle:
         return noisy(self.agent.drive(wanted, observation), self.noise, rng)
 
 
+# PointGoal1, seed 0, 400 trajectories: 140 with C < 25 (returns 9 to 23), 82 between, 178 with C > 75 (2 to 21). The
+# layout decides as much as the agent: where it is kind, careless ones cost little too.
 GOAL: Ranges = {
     "avoidance": (-3.0, 3.0),  # weight of what lies in the way; 0: straight to the goal, below: drawn to what costs
     "speed": (0.8, 1.2),
