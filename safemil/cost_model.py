@@ -24,10 +24,10 @@ from safemil.aggregators import make_aggregator
 from safemil.bags import SegmentSampler
 from safemil.failure_modes import MultiHeadCostNetwork, find_modes
 from safemil.networks import CostNetwork, StepScorer
+from safemil.objectives import Batch, Info, Objective
 from safemil.replicas import Steps, Streams, make_generators
 from safemil.settings import CostModelConfig
 from safemil.splits import Split
-from safemil.training import Batch, Info, Objective
 from safemil.trajectories import Trajectories
 
 ROWS_KEPT = 2**18  # steps of all replicas whose hidden layers are kept for the backward pass: about 1.3 GB at 256-256

@@ -26,10 +26,11 @@ from safemil.config import ConfigError
 from safemil.cost_model import CostModel
 from safemil.learned import Learned, SnapshotRecorder, score_rows, snapshot_steps
 from safemil.networks import replica
+from safemil.objectives import Batch, Info
 from safemil.replicas import Steps, set_normalizers
 from safemil.settings import CostModelConfig, SafeMILConfig
 from safemil.splits import Split
-from safemil.training import Batch, Info, Log, no_log, train
+from safemil.training import Log, no_log, train
 from safemil.weights import step_weights, trajectory_means
 
 LONGEST_WEIGHT_SCALE = 10  # H of G_H in the exponential weights; a longer one leaves a single trajectory with weight
