@@ -67,6 +67,14 @@ class Board:
         state.metrics.update(metrics or {})
         self.heartbeat()
 
+    def waiting(self, pack: str) -> None:
+        """A pack is not run here for now: another process is at work on it."""
+        self.packs[pack].status, self.packs[pack].stage = "waiting", ""
+
+    def say(self, text: str) -> None:
+        """A line above the table."""
+        self.console.print(text, highlight=False)
+
     def finished(self, pack: str, rows: Sequence[dict[str, Any]]) -> None:
         """A pack is over; its rows say how it went."""
         state = self.packs[pack]
