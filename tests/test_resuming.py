@@ -1,4 +1,4 @@
-"""A training that is interrupted and resumed equals one that was not, bit for bit, whatever the method and the moment."""
+"""A training that is interrupted and resumed equals one that was not, bit for bit, whatever the method."""
 
 import numpy as np
 import pytest

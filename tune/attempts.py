@@ -103,6 +103,16 @@ def fail(work: Work, reason: str, details: str) -> Rows:
     return rows
 
 
+def record(work: Work, rows: Rows) -> None:
+    """Write down the failures that came back from a machine whose disk is not seen from here."""
+    failed = {row["trial_id"]: row for row in rows if row["status"] != "ok"}
+    for trial in work.trials:
+        folder = work.folder(trial)
+        if trial.id in failed and not (folder / "row.json").exists():
+            with contextlib.suppress(OSError):
+                write_failure(folder, trial, failed[trial.id], failed[trial.id]["reason"] + "\n")
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error, or what caused it, says that no space is left (libraries wrap it)."""
     seen: BaseException | None = error

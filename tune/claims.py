@@ -82,20 +82,17 @@ class Claims:
     def hold(self, trial_ids: Sequence[str]) -> Iterator[Holder | None]:
         """Claim all of ``trial_ids`` for the time of the ``with``, or none; yields who is in the way, if anyone."""
         mine: list[Path] = []
-        stop = threading.Event()
+        over = threading.Event()
         try:
-            for trial_id in trial_ids:
-                claimed = self._claim(trial_id)
-                if isinstance(claimed, Holder):
-                    yield claimed
-                    return
-                mine.append(claimed)
-            threading.Thread(target=_touch, args=(mine, stop), daemon=True).start()
-            yield None
+            holder = self._claim_all(trial_ids, mine)
+            if holder is None:
+                threading.Thread(target=_touch, args=(mine, over), daemon=True).start()
+            else:
+                _give_back(mine)
+            yield holder
         finally:
-            stop.set()
-            for path in mine:
-                path.unlink(missing_ok=True)
+            over.set()
+            _give_back(mine)
 
     def holder(self, trial_id: str) -> Holder | None:
         """Who is at work on a trial; None where it is free, or its claim dead."""
@@ -105,6 +102,15 @@ class Claims:
     def attempts(self, trial_id: str) -> int:
         """How many processes of this session have died at work on a trial."""
         return sum(_read(path).session == self.me.session for _, path in self._generations(trial_id))
+
+    def _claim_all(self, trial_ids: Sequence[str], mine: list[Path]) -> Holder | None:
+        """Append the files made to ``mine`` until all are, or one is another's."""
+        for trial_id in trial_ids:
+            claimed = self._claim(trial_id)
+            if isinstance(claimed, Holder):
+                return claimed
+            mine.append(claimed)
+        return None
 
     def _claim(self, trial_id: str) -> Path | Holder:
         """Create the next generation if the present one is free or dead."""
@@ -168,8 +174,13 @@ def _read(path: Path) -> Holder:
         return Holder("an unknown host", "", 0, "", "")
 
 
-def _touch(paths: Sequence[Path], stop: threading.Event) -> None:
-    while not stop.wait(HEARTBEAT):
+def _give_back(paths: Sequence[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _touch(paths: Sequence[Path], over: threading.Event) -> None:
+    while not over.wait(HEARTBEAT):
         for path in paths:
             with contextlib.suppress(OSError):
                 os.utime(path)

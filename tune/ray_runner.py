@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
 import tempfile
 import time
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tune.attempts import fail, perform
+from tune.attempts import fail, perform, record
 from tune.progress import Board
 from tune.schedulers import Works
 from tune.work import Progress, Work, no_progress
@@ -65,6 +66,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
         UserError: nothing answers at that address.
     """
     os.environ.update({name: value for name, value in RAY_ENVIRONMENT.items() if name not in os.environ})
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a process that died is one line of the board
     import ray
 
     from safemil.errors import UserError
@@ -159,6 +161,7 @@ class Rollouts:
         work = self.works[pack]
         if rows is None:
             return self._hold(pack)
+        record(work, rows)
         over = {row["trial_id"] for row in rows}
         self.rows[pack] = list(rows)
         missing = [values for values, trial in zip(work.pack, work.trials, strict=True) if trial.id not in over]
@@ -188,6 +191,7 @@ class Rollouts:
             if rows is None:
                 self._hold(pack)
             else:
+                record(alone, rows)
                 self.rows[pack] += rows
             open_ = sum(other == pack for other, _ in self.tasks.values())
             if not open_ and pack not in self.held:
@@ -233,6 +237,10 @@ def _board_callback(board: Board, works: Works, rollouts: Rollouts) -> Any:
             else:
                 metrics = {name: value for name, value in result.items() if name.endswith("_loss")}
                 self.board.running(pack, result["stage"], result["stage_step"], result["stage_total"], metrics)
+
+        def on_trial_recover(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:
+            state = self.board.packs[trial.config["job"]["pack"]]
+            self.board.say(f"{' '.join(state.label.values())}: its process died; trying again")
 
         def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:
             pack = trial.config["job"]["pack"]
