@@ -31,6 +31,7 @@ from tune.schedulers import Works
 from tune.work import Progress, Work, no_progress
 
 RETRIES = 2  # of a pack whose process died; Ray itself retries without limit what a preempted node takes along
+STARTS = 3  # of Ray on this machine
 REPORT_INTERVAL = 1.0  # seconds between a pack's progress reports to the driver
 
 RAY_ENVIRONMENT = {
@@ -71,22 +72,37 @@ def connected(address: str | None) -> Iterator[Cluster]:
 
     from safemil.errors import UserError
 
-    local = {} if address else {"include_dashboard": False}
-    try:
-        ray.init(address=address, logging_level="ERROR", log_to_driver=False, **local)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        if address is None:
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"--address {address}: no Ray cluster answers ({reason}); start one (ray start --head) or leave it out"
-        ) from None
+    quiet = {"logging_level": "ERROR", "log_to_driver": False}
+    if address is None:
+        _start_here(quiet)
+    else:
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"--address {address}: no Ray cluster answers ({reason}); start one (ray start --head) or leave it out"
+            ) from None
     try:
         total = ray.cluster_resources()
         nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
         yield Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), max(nodes, default=0.0))
     finally:
         ray.shutdown()
+
+
+def _start_here(quiet: dict[str, Any]) -> None:
+    """A raylet gives up when a busy machine takes more than 30 seconds to start its agents; another try helps."""
+    import ray
+
+    for attempt in range(STARTS):
+        try:
+            ray.init(include_dashboard=False, **quiet)
+            return
+        except Exception:
+            ray.shutdown()
+            if attempt == STARTS - 1:
+                raise
 
 
 def run_with_ray(
