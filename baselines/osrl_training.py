@@ -39,7 +39,7 @@ from safemil.errors import UserError
 from safemil.learned import Learned, snapshot_steps
 from safemil.replicas import make_generators
 from safemil.splits import HiddenLabels, Split
-from safemil.training import Log, read_back
+from safemil.training import Log, check_finite
 
 REPORTS = 100  # how often metrics are logged over a training
 
@@ -220,8 +220,8 @@ def fit_seeds(
         done = step
         if step in reported:
             metrics = [run.metrics() for run in runs]
-            columns = {name: torch.tensor([own[name] for own in metrics]) for name in metrics[0]}
-            log("policy", step, read_back("policy", step, columns, dict.fromkeys(columns, 1)))
+            columns = {name: np.array([own[name] for own in metrics], dtype=np.float32) for name in metrics[0]}
+            log("policy", step, check_finite("policy", step, columns))
         if step in kept:
             for run in runs:
                 run.snapshots.append((step, run.training.policy()))

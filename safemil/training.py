@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from safemil.capture import CapturedUpdates
 from safemil.replicas import BLOCK
 from safemil.resuming import Stage
 
@@ -53,6 +54,30 @@ def schedule_factor(schedule: str, step: int, steps: int) -> float:
     return 1.0
 
 
+class Meter:
+    """Metrics of one objective, each ``(R,)``, summed on the device until they are read back in one transfer."""
+
+    def __init__(self) -> None:
+        self.names: tuple[str, ...] = ()
+        self.sums: Tensor | None = None
+        self.count = 0
+
+    def add(self, info: Info) -> None:
+        values = torch.stack(list(info.values()))
+        if self.sums is None:
+            self.names, self.sums = tuple(info), torch.zeros_like(values)
+        self.sums += values
+
+    def read(self) -> dict[str, np.ndarray]:
+        """Means since the last reading."""
+        if not self.count:
+            return {}
+        means = (self.sums / self.count).cpu().numpy()
+        self.sums.zero_()  # in place: a captured step adds to this very tensor
+        self.count = 0
+        return dict(zip(self.names, means, strict=True))
+
+
 @dataclass
 class Objective:
     """One loss and its optimizer.
@@ -69,34 +94,52 @@ class Objective:
     weight_decay: float = 0.0
     gradient_clip: float = 10.0
     period: int = 1  # takes a step every `period` steps of the loop
+    values: nn.Parameter = field(init=False)  # (R, P) all parameters, of which `parameters` are views
     optimizer: torch.optim.Optimizer = field(init=False)
+    meter: Meter = field(init=False)
 
     def __post_init__(self) -> None:
         self.parameters = list(self.parameters)
+        self.values, self.meter = lay_out(self.parameters), Meter()
+        rate = torch.tensor(self.learning_rate, device=self.values.device)  # a tensor: a captured step reads it
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+            [self.values], lr=rate, weight_decay=self.weight_decay, fused=True, capturable=rate.is_cuda
         )
 
-    def step(self, batch: Batch, step: int, steps: int) -> Info:
-        """One update; returns metrics, each ``(R,)`` and still on the device."""
+    @property
+    def rate(self) -> Tensor:
+        """The learning rate of the next update, a scalar on the device; the loop sets it."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def step(self, batch: Batch) -> None:
+        """One update; its metrics stay on the device, in ``meter``."""
         loss, info = self.loss(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.sum().backward()
-        norm = clip_gradients(self.parameters, self.gradient_clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * schedule_factor(self.schedule, step, steps)
+        gradients = torch.autograd.grad(loss.sum(), self.parameters, materialize_grads=True)
+        torch.cat([gradient.flatten(1) for gradient in gradients], dim=1, out=self.values.grad)
+        norm = clip_gradients(self.values.grad, self.gradient_clip)
         self.optimizer.step()
-        return {**info, f"{self.name}_loss": loss.detach(), f"{self.name}_gradient_norm": norm}
+        self.meter.add({**info, f"{self.name}_loss": loss.detach(), f"{self.name}_gradient_norm": norm})
 
 
 @torch.no_grad()
-def clip_gradients(parameters: Sequence[Tensor], limit: float) -> Tensor:
-    """Scale each replica's gradient to at most ``limit``; returns the norms before, ``(R,)``."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norms = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients]).sum(0).sqrt()
-    factor = (limit / (norms + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(factor.view(-1, *(1,) * (gradient.dim() - 1)))
+def lay_out(parameters: Sequence[Tensor]) -> nn.Parameter:
+    """Move stacked parameters into one tensor ``(R, P)``, with room for its gradient, and make them views of it.
+
+    Clipping and the optimizer then take one operation each, whatever the number of layers.
+    """
+    values = nn.Parameter(torch.cat([parameter.flatten(1) for parameter in parameters], dim=1))
+    values.grad = torch.zeros_like(values)
+    parts = values.split([parameter[0].numel() for parameter in parameters], dim=1)
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.data = part.unflatten(1, parameter.shape[1:])
+    return values
+
+
+@torch.no_grad()
+def clip_gradients(gradients: Tensor, limit: float) -> Tensor:
+    """Scale each replica's gradient ``(R, P)`` to at most ``limit``, in place; returns the norms before, ``(R,)``."""
+    norms = torch.linalg.vector_norm(gradients, dim=1)
+    gradients.mul_((limit / (norms + 1e-6)).clamp(max=1.0).unsqueeze(1))
     return norms
 
 
@@ -126,26 +169,33 @@ def train(
         TrainingError: a loss stopped being finite.
     """
     every = max(1, steps // reports)
-    sums: Info = {}
-    counts: dict[str, int] = {}
     state = Stage(objectives, on_snapshot)
     first = state.restore()
+
+    def update(inputs: Batch, active: Sequence[int]) -> None:
+        batch = prepare(inputs)
+        for number in active:
+            objectives[number].rate.copy_(inputs["rates"][number])
+            objectives[number].step(batch)
+
+    device = objectives[0].values.device
+    updates = CapturedUpdates(update) if device.type == "cuda" else EagerUpdates(update)
     for _ in range(0, first, BLOCK):
         block = draw(BLOCK)
     for step in range(first, steps):
         if step % BLOCK == 0:
             block = draw(BLOCK)
-        batch = prepare({name: values[step % BLOCK] for name, values in block.items()})
-        for objective in objectives:
-            if step % objective.period == 0:
-                for name, value in objective.step(batch, step, steps).items():
-                    sums[name] = sums[name] + value if name in sums else value
-                    counts[name] = counts.get(name, 0) + 1
+        if step % BLOCK == 0 or step == first:
+            updates.load({**block, "rates": learning_rates(objectives, step, steps, device)}, step % BLOCK)
+        active = tuple(number for number, objective in enumerate(objectives) if step % objective.period == 0)
+        updates.run(active)
+        for number in active:
+            objectives[number].meter.count += 1
         done = step + 1
         reported = done % every == 0 or done == steps
         if reported:
-            log(stage, done, read_back(stage, done, sums, counts))
-            sums, counts = {}, {}
+            metrics = {name: values for objective in objectives for name, values in objective.meter.read().items()}
+            log(stage, done, check_finite(stage, done, metrics))
         if done in snapshot_steps and on_snapshot is not None:
             on_snapshot(done)
             state.snapshot(done)
@@ -153,12 +203,35 @@ def train(
             state.keep(done, steps)
 
 
-def read_back(stage: str, step: int, sums: Info, counts: dict[str, int]) -> dict[str, np.ndarray]:
-    """Means of the metrics since the last report, one transfer for all; a loss that is not finite stops the run."""
-    if not sums:
-        return {}
-    values = torch.stack([sums[name] / counts[name] for name in sums]).cpu().numpy()
-    metrics = dict(zip(sums, values, strict=True))
+class EagerUpdates:
+    """Runs the updates of a block one after the other; ``safemil.capture.CapturedUpdates`` is its double on CUDA."""
+
+    def __init__(self, update: Callable[[Batch, Sequence[int]], None]) -> None:
+        self.update = update
+
+    def load(self, block: Batch, first: int) -> None:
+        """Take a block, of which update ``first`` is the next."""
+        self.block, self.next = block, first
+
+    def run(self, active: tuple[int, ...]) -> None:
+        """The next update, with those objectives that take part in it."""
+        self.update({name: values[self.next] for name, values in self.block.items()}, active)
+        self.next += 1
+
+
+def learning_rates(objectives: Sequence[Objective], step: int, steps: int, device: torch.device) -> Tensor:
+    """Of each update of the block that ``step`` lies in, ``(BLOCK, n_objectives)``."""
+    block = range(step // BLOCK * BLOCK, (step // BLOCK + 1) * BLOCK)
+    rates = [[o.learning_rate * schedule_factor(o.schedule, min(n, steps), steps) for o in objectives] for n in block]
+    return torch.tensor(rates, device=device)
+
+
+def check_finite(stage: str, step: int, metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The metrics as they are, unless a loss stopped being finite.
+
+    Raises:
+        TrainingError: one did; names the replicas.
+    """
     for name, per_replica in metrics.items():
         if name.endswith("_loss") and not np.isfinite(per_replica).all():
             bad = np.flatnonzero(~np.isfinite(per_replica)).tolist()

@@ -8,7 +8,7 @@ from torch import nn
 from baselines.bc import safe_trajectories
 from safemil import policies
 from safemil.cloning import clone, make_policy
-from safemil.policies import HEADS, Deterministic, Policy, tanh_gaussian_log_prob
+from safemil.policies import HEADS, Deterministic, Policy, gaussian_parameters, tanh_gaussian_log_prob
 from safemil.replicas import Steps, make_generators
 from safemil.settings import PolicyConfig
 from safemil.splits import HiddenLabels, Split
@@ -119,7 +119,31 @@ def test_mixture_with_one_certain_component_is_that_gaussian():
     log_weights, mean, log_std = HEADS["mix2"].components(output)
     single = tanh_gaussian_log_prob(mean[..., 0, :], log_std[..., 0, :], actions).sum(-1)
     torch.testing.assert_close(HEADS["mix2"].log_prob(output, actions), single)
-    torch.testing.assert_close(HEADS["mix2"].action(output), torch.tanh(mean[..., 0, :]))
+    np.testing.assert_allclose(HEADS["mix2"].action(output.numpy()), torch.tanh(mean[..., 0, :]).numpy(), rtol=1e-6)
+
+
+def most_likely(head: str, output: torch.Tensor) -> torch.Tensor:
+    """The action each head stands for, from its parameters as the loss reads them."""
+    if head == "det":
+        return torch.tanh(output)
+    if head == "tanh_gauss":
+        return torch.tanh(gaussian_parameters(output)[0])
+    log_weights, mean, _ = HEADS["mix2"].components(output)
+    return torch.tanh(torch.where((log_weights[..., :1] > log_weights[..., 1:]), mean[..., 0, :], mean[..., 1, :]))
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("n", [1, 6])
+def test_acting_in_numpy_is_the_forward_pass_of_the_same_parameters(head, n):
+    policy, other = (Policy(make_generators([seed], "test"), 3, 2, (16, 8), head) for seed in (0, 1))
+    policy.normalizer.set_statistics(torch.tensor([[1.0, -2.0, 0.0]]), torch.tensor([[2.0, 0.5, 1.0]]))
+    observations = 3 * np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32)
+    policy.act(observations)
+    policy.load_state_dict(other.state_dict())  # what acted once still acts by its present parameters
+    with torch.no_grad():
+        expected = most_likely(head, policy(torch.tensor(observations)[None]))[0]
+    np.testing.assert_allclose(policy.act(observations), expected.numpy(), rtol=1e-4, atol=1e-6)
+    assert policy.act(observations).dtype == np.float32
 
 
 @pytest.mark.parametrize("head", HEADS)

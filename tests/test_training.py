@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from safemil import checkpoints
+from safemil.networks import StackedMLP
 from safemil.policies import Policy
 from safemil.replicas import BLOCK, IndexTable, Streams, make_generators
-from safemil.training import Objective, clip_gradients, schedule_factor, train
+from safemil.training import Objective, clip_gradients, lay_out, schedule_factor, train
 
 
 def test_streams_depend_on_seed_and_purpose_alone():
@@ -31,11 +32,21 @@ def test_index_table_is_uniform_over_sets_of_differing_sizes():
 
 
 def test_gradients_are_clipped_per_replica():
-    parameter = torch.nn.Parameter(torch.zeros(2, 2))
-    parameter.grad = torch.tensor([[3.0, 4.0], [30.0, 40.0]])
-    norms = clip_gradients([parameter], 10.0)
+    gradients = torch.tensor([[3.0, 4.0], [30.0, 40.0]])
+    norms = clip_gradients(gradients, 10.0)
     torch.testing.assert_close(norms, torch.tensor([5.0, 50.0]))
-    torch.testing.assert_close(parameter.grad, torch.tensor([[3.0, 4.0], [6.0, 8.0]]), rtol=1e-5, atol=0)
+    torch.testing.assert_close(gradients, torch.tensor([[3.0, 4.0], [6.0, 8.0]]), rtol=1e-5, atol=0)
+
+
+def test_laying_out_parameters_changes_none_of_them():
+    network = StackedMLP(make_generators([3, 4], "layout"), (5, 7, 2))
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    values = lay_out(list(network.parameters()))
+    assert values.shape == values.grad.shape == (2, 5 * 7 + 7 + 7 * 2 + 2)
+    for parameter, value in zip(network.parameters(), before, strict=True):
+        torch.testing.assert_close(parameter.detach(), value, rtol=0, atol=0)
+    values.data.zero_()
+    assert all((parameter == 0).all() for parameter in network.parameters())
 
 
 def test_schedules_end_at_zero():
