@@ -117,8 +117,9 @@ class Stage:
             self._put(values)
             self.on_snapshot(step)
         self._put(self.state["parameters"])
-        for objective, optimizer in zip(self.objectives, self.state["optimizers"], strict=True):
-            objective.optimizer.load_state_dict(optimizer)
+        for objective, moments in zip(self.objectives, self.state["optimizers"], strict=True):
+            settings = objective.optimizer.state_dict()["param_groups"]  # their tensors are on the right device
+            objective.optimizer.load_state_dict({"state": moments, "param_groups": settings})
         return self.state["step"]
 
     def snapshot(self, step: int) -> None:
@@ -130,7 +131,7 @@ class Stage:
         """To be called after ``log``: writes if it is time; a finished stage is remembered for later writes."""
         if self.keeper is None or not (step == steps or self.keeper.due()):
             return
-        optimizers = [objective.optimizer.state_dict() for objective in self.objectives]
+        optimizers = [objective.optimizer.state_dict()["state"] for objective in self.objectives]
         self.state.update(step=step, parameters=self._values(), optimizers=optimizers)
         if self.keeper.due():
             self.keeper.write()
