@@ -29,10 +29,17 @@ from tune.work import Progress, Work, is_done, is_trained
 
 @functools.lru_cache(maxsize=2)
 def load_dataset(path: str, task_name: str):
-    """Trajectories and outcomes of a dataset file, read once per process."""
+    """Trajectories and outcomes of a dataset file, read once per process.
+
+    Raises:
+        UserError: the file cannot be used, or holds no rewards and costs.
+    """
     from safemil.trajectories import load
 
-    return load(path, find_task(task_name))
+    trajectories, outcomes = load(path, find_task(task_name))
+    if outcomes is None:
+        raise UserError(f"{path}: no rewards or no costs in it; the study needs both (python -m safemil.train neither)")
+    return trajectories, outcomes
 
 
 def run_pack(work: Work, progress: Progress) -> list[dict[str, Any]]:

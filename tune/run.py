@@ -116,6 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         listing.print_list()
         return 0
     grid, shard = find_grid(options.grid), parse_shard(options.shard)
+    if options.save_every < 0:
+        raise UserError(f"--save-every {options.save_every:g}: expected a number of seconds, 0 or more")
     trials = expand(
         grid,
         tasks=options.tasks,
