@@ -1,4 +1,4 @@
-"""What becomes of a pack when something goes wrong: crashes, mistakes, a diverged loss, a full disk, other processes."""
+"""What becomes of a pack when something goes wrong: crashes, mistakes, diverged losses, full disks, other processes."""
 
 import dataclasses
 import errno

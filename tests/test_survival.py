@@ -208,11 +208,12 @@ def two_nodes(tmp_path) -> Iterator[subprocess.Popen]:
         process.communicate("\n\n")
 
 
-def test_a_node_dies_half_way(start, undisturbed, two_nodes, datasets, tmp_path):
-    """Two raylets, rollouts apart from the training; the second raylet is killed."""
+def test_a_node_dies_half_way(start, undisturbed, two_nodes, monkeypatch, tmp_path):
+    """A cluster that runs already, rollouts apart from the training; one of its two raylets is killed."""
     address = two_nodes.stdout.readline().strip()
     assert address, (tmp_path / "nodes.txt").read_text()
-    run = start(tmp_path, "--address", address, "--rollouts", "apart")
+    monkeypatch.setenv("RAY_ADDRESS", address)  # which `auto` takes first: there may be other clusters here
+    run = start(tmp_path, "--address", "auto", "--rollouts", "apart")
     run.until(lambda: len(run.done()) >= 2)
     two_nodes.stdin.write("\n")
     two_nodes.stdin.flush()
