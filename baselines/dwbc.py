@@ -173,12 +173,11 @@ def fit_pair(
     """Discriminator and policy on the same batches, the discriminator every ``period`` steps."""
     data, steps = splits[0].trajectories, Steps.of(splits, device)
     policy = make_policy(splits, config.policy, seeds, device)
-    reads_likelihood = hasattr(policy.head, "log_prob")
     discriminator = Discriminator(
         make_generators(seeds, "discriminator"),
         data.observation_dim,
         data.action_dim,
-        policy if reads_likelihood else None,
+        policy if hasattr(policy.head, "log_prob") else None,
     ).to(device)
     if config.policy.normalize_observations:
         set_normalizers([discriminator.normalizer], splits)
@@ -231,15 +230,10 @@ class PairSampler:
         seeds: Sequence[int],
         batch_size: int,
     ) -> None:
-        data = splits[0].trajectories
-        rows = {
-            "positive": [data.rows(indices) for indices in positive],
-            "unlabeled": [data.rows(split.unlabeled) for split in splits],
-        }
-        self.samplers = {
-            name: TransitionSampler(own, steps, seeds, batch_size, purpose=f"{name} transitions")
-            for name, own in rows.items()
-        }
+        self.samplers = {}
+        for name, chosen in zip(self.NAMES, (positive, [split.unlabeled for split in splits]), strict=True):
+            rows = [splits[0].trajectories.rows(indices) for indices in chosen]
+            self.samplers[name] = TransitionSampler(rows, steps, seeds, batch_size, purpose=f"{name} transitions")
 
     def draw(self, n_steps: int) -> Batch:
         """Rows of each set, ``(n_steps, R, batch_size)``."""

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from baselines.osrl_corrections import EndingCosts, corrected
 from baselines.osrl_networks import (
     TransitionBatches,
     behavior_model_arguments,
@@ -80,7 +81,8 @@ def build(problem: Problem, config: BCQLConfig) -> Training:
     from osrl.algorithms import BCQL, BCQLTrainer
 
     batches = TransitionBatches(problem, config)
-    model = BCQL(
+    kind = BCQL if config.osrl_faithful else corrected(BCQL, EndingCosts)
+    model = kind(
         **behavior_model_arguments(problem, config),
         PID=list(config.pid),
         lmbda=config.pessimism,

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from baselines.osrl_corrections import EndingCosts, corrected
 from baselines.osrl_networks import (
     TransitionBatches,
     actor_policy,
@@ -35,7 +36,8 @@ def build(problem: Problem, config: BEARLConfig) -> Training:
     from osrl.algorithms import BEARL, BEARLTrainer
 
     batches = TransitionBatches(problem, config)
-    model = BEARL(
+    kind = BEARL if config.osrl_faithful else corrected(BEARL, EndingCosts)
+    model = kind(
         **behavior_model_arguments(problem, config),
         PID=list(config.pid),
         lmbda=config.pessimism,

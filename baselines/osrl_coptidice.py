@@ -11,20 +11,23 @@ No policy is evaluated; the data's steps are reweighted to those of the best pol
 OSRL's `COptiDICE` with the settings of its script, 1e5 steps. Its own choices, kept:
 
 - The likelihood is that of an un-squashed Gaussian, while evaluation acts by tanh(mean): actions shrink towards 0 (a
-  step cloned as 1 is played as 0.76). Corrected: the likelihood of the squashed action.
+  step cloned as 1 is played as 0.76).
 - The bound is a mean cost per step (w has mean 1), yet it is compared with the threshold K (1 - g^T) / ((1 - g) T) of a
   discounted sum, 1 / (1 - g) = 100 times too lax: with costs of 0 and 1 a step and K = 25, T = 1000 it stays below 2.5
-  whatever the policy, lambda falls to 0, and the limit is without effect. Corrected: threshold times (1 - g).
+  whatever the policy, lambda falls to 0, and the limit is without effect.
 
-Other differences: baselines/osrl_training.py; here `done` ends cost backups too.
+`osrl_faithful` false corrects both (baselines/osrl_corrections.py). Other differences: baselines/osrl_training.py; here
+`done` ends cost backups too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
+from baselines.osrl_corrections import before_tanh
 from baselines.osrl_networks import TransitionBatches, actor_policy, network_arguments, trainer_arguments
 from baselines.osrl_settings import COptiDICEConfig
 from baselines.osrl_training import Problem, Training, fit_seeds
@@ -45,6 +48,8 @@ def build(problem: Problem, config: COptiDICEConfig) -> Training:
     """OSRL's model and trainer for one seed."""
     from osrl.algorithms import COptiDICE, COptiDICETrainer
 
+    if not config.osrl_faithful:
+        problem = replace(problem, dataset={**problem.dataset, "actions": before_tanh(problem.dataset["actions"])})
     batches = TransitionBatches(problem, config)
     model = COptiDICE(
         **network_arguments(problem, config),
@@ -57,6 +62,8 @@ def build(problem: Problem, config: COptiDICEConfig) -> Training:
         num_nu=config.critics,
         num_chi=config.critics,
     )
+    if not config.osrl_faithful:
+        model.qc_thres *= 1 - config.discount
     trainer = COptiDICETrainer(model, scalar_lr=config.multiplier_learning_rate, **trainer_arguments(problem, config))
     return Training(
         update=lambda: trainer.train_one_step(batches.draw()),

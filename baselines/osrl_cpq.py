@@ -9,18 +9,20 @@ Reward is worth something only where the cost value Q_c is within the threshold 
 OSRL's `CPQ` with the settings of its script. Its own choices, kept, each a fault against the paper:
 
 - The push on unlikely actions is computed under no_grad, on the target critic: it changes the reported loss and its
-  multiplier, and no network. Corrected: on the critic itself, with gradient. So Q_c is plain Q-evaluation here.
-- Unlikely actions are sampled before the tanh, outside [-1, 1]. Corrected: after it.
+  multiplier, and no network. So Q_c is plain Q-evaluation here.
+- Unlikely actions are sampled before the tanh, outside [-1, 1].
 - The smaller of two cost critics is compared with q (optimistic); the paper takes one.
 
 The paper's own trait: where every action is beyond q the actor has no gradient at all, and nothing moves it to where it
-would be within. Evaluation: tanh(mean). Other differences: baselines/osrl_training.py.
+would be within. `osrl_faithful` false corrects all but the third (baselines/osrl_corrections.py). Evaluation:
+tanh(mean). Other differences: baselines/osrl_training.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from baselines.osrl_corrections import ConstraintsPenalized, corrected
 from baselines.osrl_networks import (
     TransitionBatches,
     actor_policy,
@@ -40,7 +42,8 @@ def build(problem: Problem, config: CPQConfig) -> Training:
     from osrl.algorithms import CPQ, CPQTrainer
 
     batches = TransitionBatches(problem, config)
-    model = CPQ(**behavior_model_arguments(problem, config), qc_scalar=config.ood_target)
+    kind = CPQ if config.osrl_faithful else corrected(CPQ, ConstraintsPenalized)
+    model = kind(**behavior_model_arguments(problem, config), qc_scalar=config.ood_target)
     trainer = CPQTrainer(
         model,
         vae_lr=config.vae_learning_rate,

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from baselines.osrl_corrections import without_time_outs
 from baselines.osrl_settings import BehaviorModelConfig, TransitionsConfig
 from baselines.osrl_training import Problem
 from safemil.replicas import BLOCK
@@ -27,6 +28,8 @@ class TransitionBatches:
         from osrl.common import TransitionDataset
 
         source = TransitionDataset(dict(problem.dataset), config.reward_scale, config.cost_scale, state_init=True)
+        if not config.osrl_faithful:
+            source.dataset = without_time_outs(source.dataset)
         self.initial_share, self.observation_std, self.action_std = source.get_dataset_states()
         scales = {"rewards": np.float32(config.reward_scale), "costs": np.float32(config.cost_scale)}
         names = ("observations", "next_observations", "actions", "rewards", "costs", "done", "is_init")

@@ -32,6 +32,7 @@ class TransitionsConfig(Settings):
     """What the four methods that learn from transitions share."""
 
     policy: NetworksConfig = dataclasses.field(default_factory=NetworksConfig)
+    osrl_faithful: bool = setting(True, "OSRL as it is; false: its faults corrected, see baselines/osrl_corrections.py")
     reward_scale: float = setting(0.1, "multiplies rewards", low=0.0)
     cost_scale: float = setting(1.0, "multiplies costs, and the cost limit with them", low=1e-6)
     discount: float = setting(0.99, "of rewards and of costs", low=0.0, high=0.9999)

@@ -14,13 +14,15 @@ OSRL's scripts for all five:
 - The horizon is the longest trajectory of the dataset, not a table of tasks.
 - Seeds are not packed: OSRL's classes hold one model each and draw from torch's global generator.
 
-OSRL's own choices, kept because these are references to OSRL, and where a corrected variant would differ:
+OSRL's own choices, kept because these are references to OSRL:
 
-- A time-out ends the reward backup like a terminal state; corrected: only terminals do.
+- A time-out ends the reward backup like a terminal state.
 - Cost backups never read `done` (osrl-coptidice's do): what would follow the end of an episode is bootstrapped too, so
-  a cost of c a step is worth c / (1 - g) however short the episode; corrected: as for rewards.
+  a cost of c a step is worth c / (1 - g) however short the episode.
 - The cost limit K of an episode of T steps becomes the threshold K (1 - g^T) / ((1 - g) T) on discounted cost values,
   as if costs came evenly.
+
+`osrl_faithful` false corrects the first two and each method's own (baselines/osrl_corrections.py).
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+
+from safemil.trajectories import Trajectories
 
 LEARNING_RATE, DECAY, CLIP, BETA, DISCOUNT = 1e-5, 0.01, 10.0, 0.6, 0.99
 
@@ -102,31 +103,29 @@ def joint_updates(state, data, steps, n_replicas, bag_size, length, trajectory_l
 
 
 def joint_rate(
-    observations: np.ndarray,
-    actions: np.ndarray,
-    *,
-    trajectory_length: int,
+    data: Trajectories,
     sets: tuple[tuple[int, int], tuple[int, int]],
-    bag_size: int,
-    length: int,
-    hidden: tuple[int, ...],
+    hidden: int,
+    *,
     n_replicas: int,
     steps: int,
-    repetitions: int,
-) -> list[float]:
-    """Joint updates per second (of all replicas at once), one figure per repetition; compilation is not counted."""
-    data = jnp.asarray(observations), jnp.asarray(actions)
-    n_observation, n_action = observations.shape[1], actions.shape[1]
+    bag_size: int = 128,
+    length: int = 5,
+) -> float:
+    """Joint updates per second, of all replicas at once; compilation and a first run are not counted.
+
+    Args:
+        data: trajectories of equal length.
+        sets: first trajectory and number of D_N and of D_U.
+    """
+    arrays = jnp.asarray(data.observations), jnp.asarray(data.actions)
     key_cost, key_policy, key = jax.random.split(jax.random.key(0), 3)
-    cost = initialize(key_cost, (n_observation + n_action, *hidden, 1), n_replicas)
-    policy = initialize(key_policy, (n_observation, *hidden, n_action), n_replicas)
-    zeros = [(jax.tree.map(jnp.zeros_like, part), jax.tree.map(jnp.zeros_like, part)) for part in (cost, policy)]
-    state = key, cost, zeros[0], policy, zeros[1]
-    rates = []
-    for repetition in range(repetitions + 1):
+    cost = initialize(key_cost, (data.observation_dim + data.action_dim, hidden, hidden, 1), n_replicas)
+    policy = initialize(key_policy, (data.observation_dim, hidden, hidden, data.action_dim), n_replicas)
+    moments = [(jax.tree.map(jnp.zeros_like, part), jax.tree.map(jnp.zeros_like, part)) for part in (cost, policy)]
+    state = key, cost, moments[0], policy, moments[1]
+    for _ in range(2):
         started = time.perf_counter()
-        state = joint_updates(state, data, steps, n_replicas, bag_size, length, trajectory_length, sets)
+        state = joint_updates(state, arrays, steps, n_replicas, bag_size, length, int(data.lengths[0]), sets)
         jax.block_until_ready(state)
-        if repetition:
-            rates.append(steps / (time.perf_counter() - started))
-    return rates
+    return steps / (time.perf_counter() - started)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from safemil.discounting import discounted_length
+from safemil.failure_modes import BalancedTable
 from safemil.replicas import IndexTable
 
 SegmentLength = int | Literal["full"]
@@ -36,6 +37,7 @@ class SegmentSampler:
         by: ``trajectory`` draws a trajectory, then a start (keeps Lemma 1 exact); ``transition`` draws uniformly over
             all valid starts, which favours long trajectories.
         length_normalized: divide each score by G_T, which a whole trajectory needs lest its length be its score.
+        modes: for each replica the mode of each of its trajectories; modes are then drawn equally often.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class SegmentSampler:
         discount: float,
         by: Literal["trajectory", "transition"] = "trajectory",
         length_normalized: bool = False,
+        modes: Sequence[np.ndarray] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         lengths = np.diff(offsets)
@@ -59,14 +62,13 @@ class SegmentSampler:
             target = taken  # a plain discounted sum over the whole trajectory
         scale = discounted_length(target, discount) / discounted_length(np.maximum(taken, 1), discount)
         self.by = by
-        if by == "trajectory":
-            self.table = IndexTable(sets, device)
-        else:
-            last = offsets[1:] - taken  # the last valid start of each trajectory
-            starts = [np.concatenate([np.arange(offsets[i], last[i] + 1) for i in chosen]) for chosen in sets]
-            self.table = IndexTable(starts, device)
+        n_starts = lengths - taken + 1
+        if by == "transition":
+            modes = modes and [np.repeat(own, n_starts[chosen]) for own, chosen in zip(modes, sets, strict=True)]
+            sets = [np.concatenate([offsets[i] + np.arange(n_starts[i]) for i in chosen]) for chosen in sets]
+        self.table = BalancedTable(sets, modes, device) if modes else IndexTable(sets, device)
         self.offsets = torch.tensor(offsets, dtype=torch.int64, device=device)
-        self.starts_per_trajectory = torch.as_tensor(lengths - taken + 1, device=device)
+        self.starts_per_trajectory = torch.as_tensor(n_starts, device=device)
         self.taken = torch.as_tensor(taken, device=device)
         self.scale = torch.as_tensor(scale, dtype=torch.float32, device=device)
         self.ages = torch.arange(self.length, device=device)

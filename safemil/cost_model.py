@@ -6,6 +6,9 @@
 (SafeMIL, arXiv 2511.08136, equations 6 to 9 as transcribed in public notes on the paper.) Where K or H is large the
 public research code of the first author minimizes twice this loss without a shift in the exponent, which overflows
 float32 for whole trajectories; softplus does not.
+
+Variants: another S (safemil/aggregators.py), several c and balanced bags (safemil/failure_modes.py), and a factor l in
+softplus (`scale`): for H = 1 the optimum is c = (K / l) log(d_N / d_U) + const, clipped to (0, 1).
 """
 
 from __future__ import annotations
@@ -15,17 +18,26 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from safemil.bags import SegmentSampler, bag_scores, segment_scores
+from safemil.aggregators import make_aggregator
+from safemil.bags import SegmentSampler
+from safemil.failure_modes import MultiHeadCostNetwork, find_modes
 from safemil.networks import CostNetwork, StepScorer
 from safemil.replicas import Steps, Streams, make_generators
 from safemil.settings import CostModelConfig
 from safemil.splits import Split
 from safemil.training import Batch, Info, Objective
+from safemil.trajectories import Trajectories
 
 
-def mil_loss(score_nonpreferred: Tensor, score_unlabeled: Tensor) -> Tensor:
-    """softplus(S(B_U) - S(B_N)), elementwise; log 2 where the scores are equal."""
-    return torch.nn.functional.softplus(score_unlabeled - score_nonpreferred)
+def mil_loss(score_nonpreferred: Tensor, score_unlabeled: Tensor, scale: float = 1.0) -> Tensor:
+    """softplus(scale (S(B_U) - S(B_N))), elementwise; log 2 where the scores are equal."""
+    return torch.nn.functional.softplus(scale * (score_unlabeled - score_nonpreferred))
+
+
+def make_cost_network(data: Trajectories, config: CostModelConfig, seeds: Sequence[int]) -> StepScorer:
+    """One cost network per seed, of one head or several."""
+    arguments = make_generators(seeds, "cost network"), data.observation_dim, data.action_dim, config.hidden
+    return CostNetwork(*arguments) if config.heads == 1 else MultiHeadCostNetwork(*arguments, config.heads)
 
 
 class CostModel:
@@ -47,9 +59,8 @@ class CostModel:
         self.config, self.steps = config, steps
         data = splits[0].trajectories
         self.streams = Streams(seeds, "bags", device)
-        generators = make_generators(seeds, "cost network")
-        bounded = CostNetwork(generators, data.observation_dim, data.action_dim, config.hidden)
-        self.network = (network or bounded).to(device)
+        self.network = (network or make_cost_network(data, config, seeds)).to(device)
+        self.aggregator = make_aggregator(config, seeds, self.network.embedding_dim).to(device)
         self.samplers = [
             SegmentSampler(
                 data.offsets,
@@ -58,9 +69,13 @@ class CostModel:
                 discount=config.discount,
                 by=config.segment_by,
                 length_normalized=config.segment_length == "full",
+                modes=modes,
                 device=device,
             )
-            for sets in ([split.nonpreferred for split in splits], [split.unlabeled for split in splits])
+            for sets, modes in (
+                ([split.nonpreferred for split in splits], find_modes(splits, config.modes, seeds)),
+                ([split.unlabeled for split in splits], None),
+            )
         ]
 
     def objective(self) -> Objective:
@@ -68,7 +83,7 @@ class CostModel:
         config = self.config
         return Objective(
             "mil",
-            self.network.parameters(),
+            [*self.network.parameters(), *self.aggregator.parameters()],
             self.loss,
             config.learning_rate,
             schedule=config.schedule,
@@ -93,17 +108,18 @@ class CostModel:
         return batch
 
     def scores(self, batch: Batch, name: str) -> Tensor:
-        """z of each drawn segment, ``(R, pairs * K)``."""
+        """S of each drawn bag ``(R, pairs)``: in the paper ``bag_scores(segment_scores(costs, factors), K)``."""
         observations, actions = batch[f"{name}_observations"], batch[f"{name}_actions"]
-        costs = self.network(observations.flatten(1, 2), actions.flatten(1, 2))
-        return segment_scores(costs.unflatten(1, observations.shape[1:3]), batch[f"{name}_factors"])
+        items = observations.shape[1:3]
+        embeddings = self.network.embed(observations.flatten(1, 2), actions.flatten(1, 2))
+        costs = self.network.score(embeddings).unflatten(-1, items)
+        return self.aggregator(costs, batch[f"{name}_factors"], embeddings.unflatten(1, items))
 
     def loss(self, batch: Batch) -> tuple[Tensor, Info]:
         """Mean over the pairs, ``(R,)``."""
-        nonpreferred = bag_scores(self.scores(batch, "nonpreferred"), self.config.bag_size)
-        unlabeled = bag_scores(self.scores(batch, "unlabeled"), self.config.bag_size)
+        nonpreferred, unlabeled = self.scores(batch, "nonpreferred"), self.scores(batch, "unlabeled")
         info = {
             "score_nonpreferred": nonpreferred.detach().mean(1),
             "score_unlabeled": unlabeled.detach().mean(1),
         }
-        return mil_loss(nonpreferred, unlabeled).mean(1), info
+        return mil_loss(nonpreferred, unlabeled, self.config.loss_scale).mean(1), info

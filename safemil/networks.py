@@ -74,10 +74,14 @@ class StackedMLP(nn.Module):
             kind = last if last and layer is self.layers[-1] else initialization
             layer.initialize(kind, generators)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor) -> Tensor:
+        """What the last layer reads."""
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))
-        return self.layers[-1](x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers[-1](self.embed(x))
 
 
 class Normalizer(nn.Module):
@@ -103,7 +107,8 @@ class Normalizer(nn.Module):
 class StepScorer(nn.Module):
     """A network that scores single steps: ``(R, n, obs), (R, n, act) -> (R, n)``, before any squashing.
 
-    The cost model, a discriminator and a value of a step are all of this shape.
+    The cost model, a discriminator and a value of a step are all of this shape. ``embed`` and ``score`` are its two
+    halves: a step's embedding ``(R, n, E)`` is what the last layer reads.
     """
 
     def __init__(
@@ -116,20 +121,32 @@ class StepScorer(nn.Module):
         activation: str = "relu",
         initialization: str = "torch",
         last: str | None = None,
+        outputs: int = 1,
     ) -> None:
         super().__init__()
         self.shape = {"observation_dim": observation_dim, "action_dim": action_dim, "hidden": list(hidden)}
         self.normalizer = Normalizer(len(generators), observation_dim)
         self.mlp = StackedMLP(
             generators,
-            (observation_dim + action_dim, *hidden, 1),
+            (observation_dim + action_dim, *hidden, outputs),
             activation=activation,
             initialization=initialization,
             last=last,
         )
 
+    @property
+    def embedding_dim(self) -> int:
+        """E."""
+        return self.mlp.layers[-1].weight.shape[1]
+
+    def embed(self, observations: Tensor, actions: Tensor) -> Tensor:
+        return self.mlp.embed(torch.cat([self.normalizer(observations), actions], dim=-1))
+
+    def score(self, embeddings: Tensor) -> Tensor:
+        return self.mlp.layers[-1](embeddings).squeeze(-1)
+
     def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
-        return self.mlp(torch.cat([self.normalizer(observations), actions], dim=-1)).squeeze(-1)
+        return self.score(self.embed(observations, actions))
 
 
 class CostNetwork(StepScorer):
@@ -142,8 +159,8 @@ class CostNetwork(StepScorer):
             generators, observation_dim, action_dim, hidden, activation="elu", initialization="orthogonal", last="zero"
         )
 
-    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
-        return torch.sigmoid(super().forward(observations, actions))
+    def score(self, embeddings: Tensor) -> Tensor:
+        return torch.sigmoid(super().score(embeddings))
 
 
 def replica(module: nn.Module, index: int) -> nn.Module:

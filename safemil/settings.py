@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from safemil.config import Settings, setting
+from safemil.config import ConfigError, Settings, setting
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,9 @@ class SplitConfig(Settings):
     n_unlabeled: int = setting(200, "trajectories in D_U (ignored by union)", low=4)
     mixture: float = setting(0.5, "share of D_U that is non-preferred, 1 - p", low=0.0, high=1.0)
     contamination: float = setting(0.0, "share of D_N replaced by high-return preferred trajectories", low=0, high=1)
+    cost_levels: Literal["mixed", "low", "middle", "high"] = setting(
+        "mixed", "D_N's true costs: of the whole non-preferred band, or of a third of it; D_U is the same in all four"
+    )
     cost_limit: float = setting(25.0, "preferred: true cost below this", low=0.0)
     held_out: float = setting(0.2, "share of D_N and of D_U kept for validation", low=0.0, high=0.5)
 
@@ -40,13 +43,46 @@ class SegmentCostConfig(Settings):
 
 
 @dataclass(frozen=True)
+class AggregationConfig(Settings):
+    """Sizes of the aggregators other than the mean, see safemil/aggregators.py."""
+
+    rate: float = setting(5.0, "r of soft-max: towards 0 the mean over steps, large the largest step", low=1e-3)
+    deepsets_width: int = setting(64, "hidden width of rho and h", low=1)
+    attention_width: int = setting(128, "rows of V and U in gated attention", low=1)
+    transformer_width: int = setting(128, "of the set transformer's tokens", low=1)
+    transformer_heads: int = setting(4, "attention heads; they divide transformer_width", low=1)
+    inducing_points: int = setting(16, "in each of the set transformer's two blocks", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.transformer_width % self.transformer_heads:
+            raise ConfigError(
+                f"transformer_width={self.transformer_width}, transformer_heads={self.transformer_heads}:"
+                " the heads must divide the width"
+            )
+
+
+@dataclass(frozen=True)
 class CostModelConfig(SegmentCostConfig):
-    """The same with bags: SafeMIL's."""
+    """The same with bags: SafeMIL's. The last five fields are variants; at their defaults the method is the paper's."""
 
     bag_size: int = setting(128, "K, trajectories in a bag (the paper's tables use 128)", low=1)
     pairs: int = setting(4, "B, pairs of bags in an update (the paper uses 1)", low=1)
     segment_by: Literal["trajectory", "transition"] = setting("trajectory", "draw a trajectory first, or any start")
-    aggregator: Literal["mean"] = setting("mean", "bag score from segment scores")
+    aggregator: Literal["mean", "softmax", "noisy-or", "deepsets", "attention", "set-transformer"] = setting(
+        "mean", "bag score from step costs, see safemil/aggregators.py"
+    )
+    aggregation: AggregationConfig = dataclasses.field(default_factory=AggregationConfig)
+    scale: float | Literal["sqrt", "bag"] = setting(
+        1.0, "l in softplus(l (S(B_U) - S(B_N))): a number, sqrt (of K) or bag (K itself)", low=1e-6
+    )
+    heads: int = setting(1, "M, cost heads; a segment's score is its largest, see safemil/failure_modes.py", low=1)
+    modes: int = setting(1, "clusters of D_N from which bags draw equally often; 1 draws trajectories so", low=1)
+
+    @property
+    def loss_scale(self) -> float:
+        """The number that ``scale`` stands for."""
+        return {"sqrt": self.bag_size**0.5, "bag": float(self.bag_size)}.get(self.scale, self.scale)
 
 
 @dataclass(frozen=True)

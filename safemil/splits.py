@@ -3,6 +3,7 @@
     all trajectories --(band by true cost, lower returns dropped)--> preferred pool, non-preferred pool
       non-preferred pool -> D_N (minus `contamination`) | D_U's non-preferred part (share `mixture`)
       preferred pool     -> D_U's preferred part        | D_N's contamination (its highest returns)
+      `cost_levels` low, middle, high: D_N instead from a third of the non-preferred band, without D_U's part
     D_N, D_U --(20 % each)--> held out for validation
 
 A ``Split`` holds observations, actions and trajectory indices: a learner cannot read what is not in it. The true
@@ -24,6 +25,7 @@ from safemil.trajectories import Outcomes, Trajectories
 
 MIX50_NONPREFERRED_COST = 75.0  # non-preferred trajectories cost more than this (three times the cost limit)
 FALLBACK_QUANTILE = 0.25  # where a band is too thin: bottom and top quarter by cost
+COST_LEVELS = {"low": (0, 1 / 3), "middle": (1 / 3, 2 / 3), "high": (2 / 3, 1)}  # quantiles of the band's costs
 UNION_COST_SHARE = 0.7  # `union`: D_N is drawn from trajectories of at least this share of the largest cost
 
 
@@ -109,13 +111,33 @@ def _draw_mix50(outcomes: Outcomes, config: SplitConfig, rng: np.random.Generato
     safe = rng.choice(np.setdiff1d(pools["preferred"], contaminants), config.n_unlabeled - n_mixed, replace=False)
     unsafe = rng.permutation(pools["nonpreferred"])[: wanted["nonpreferred"]]
     n_true = config.n_nonpreferred - n_contaminants
+    true, mixed = unsafe[:n_true], unsafe[n_true:]
+    if config.cost_levels != "mixed":
+        true = _of_one_level(np.setdiff1d(np.flatnonzero(bands["nonpreferred"]), mixed), outcomes, config, n_true, rng)
+    levels = costs[true] if n_true else np.zeros(1)
+    record["nonpreferred_costs"] = {"mean": float(levels.mean()), "std": float(levels.std())}
     labels = HiddenLabels(outcomes, bands["preferred"], bands["nonpreferred"], config.cost_limit, record)
-    return np.concatenate([unsafe[:n_true], contaminants]), np.concatenate([unsafe[n_true:], safe]), labels
+    return np.concatenate([true, contaminants]), np.concatenate([mixed, safe]), labels
+
+
+def _of_one_level(
+    band: np.ndarray, outcomes: Outcomes, config: SplitConfig, wanted: int, rng: np.random.Generator
+) -> np.ndarray:
+    """So many of the band's trajectories from one third of its costs; draws nothing from ``rng`` itself."""
+    costs = outcomes.costs_total[band]
+    low, high = np.quantile(costs, COST_LEVELS[config.cost_levels])
+    level = band[(costs >= low) & (costs <= high)]
+    if len(level) < wanted:
+        raise SplitError(
+            f"split.cost_levels={config.cost_levels}: {len(level)} trajectories of the non-preferred band cost"
+            f" {low:g} to {high:g} and are not in D_U, the split needs {wanted}; lower split.n_nonpreferred"
+        )
+    return rng.spawn(1)[0].choice(_high_return(level, outcomes.returns, wanted), wanted, replace=False)
 
 
 def _draw_union(outcomes: Outcomes, config: SplitConfig, rng: np.random.Generator):
-    if config.contamination:
-        raise SplitError("split.contamination is defined for split.protocol=mix50 alone")
+    if config.contamination or config.cost_levels != "mixed":
+        raise SplitError("split.contamination and split.cost_levels are defined for split.protocol=mix50 alone")
     costs = outcomes.costs_total
     kept = _high_return(np.arange(len(costs)), outcomes.returns, 0)
     threshold = UNION_COST_SHARE * costs[kept].max()

@@ -1,14 +1,14 @@
 """Settings: conversion, ranges, unknown names, precedence, fingerprints; grids and their expansion."""
 
-import dataclasses
 import json
 
 import pytest
 
-from safemil.config import ConfigError, fingerprint, override, to_dict
+from safemil.config import ConfigError, dotted_fields, fingerprint, override, to_dict
 from safemil.errors import UserError
-from safemil.settings import SafeMILConfig, SplitConfig
+from safemil.settings import EvaluationConfig, SafeMILConfig, SplitConfig
 from tune.grids import GRIDS, PRESETS, Grid
+from tune.methods import METHODS
 from tune.trials import expand, packs, trial_from_dict, varying_axes
 
 
@@ -60,8 +60,9 @@ def test_construction_checks_ranges_too():
 
 def test_every_setting_has_a_meaning_and_enters_the_fingerprint():
     config = SafeMILConfig()
-    for section in (config.cost_model, config.weights, config.policy, SplitConfig()):
-        assert all(field.metadata.get("doc") for field in dataclasses.fields(section))
+    for method in METHODS.values():
+        for section in (method.config(), SplitConfig(), EvaluationConfig()):
+            assert all(field.metadata.get("doc") for field in dotted_fields(section).values())
     before = fingerprint(to_dict(config))
     assert fingerprint(to_dict(override(config, {"weights.beta": 0.7}))) != before
     assert fingerprint(to_dict(SafeMILConfig())) == before

@@ -456,17 +456,21 @@ def test_cpq_has_no_gradient_beyond_the_threshold():
     assert all(not value.grad.any() for value in model.actor.parameters())
 
 
-def test_coptidice_ignores_the_limit_even_where_every_step_costs():
-    """Trajectories of 1000 steps that cost 1 each, limit 25: lambda falls, as with no cost at all."""
-    models, n = [], 1000
+def costly_steps(n: int = 1000) -> Problem:
+    """Two trajectories of 1000 steps that cost 1 each, limit 25."""
     offsets = np.array([0, n, 2 * n])
     observations = np.random.default_rng(0).normal(size=(2 * n, 1))
     trajectories = Trajectories(observations, np.tanh(observations), offsets)
     outcomes = Outcomes(np.zeros(2 * n), np.ones(2 * n), np.zeros(2 * n, dtype=bool), offsets)
     split, bands = Split(trajectories, np.array([0]), np.array([1]), NOTHING, NOTHING), np.ones(2, dtype=bool)
-    known = Problem.of(split, HiddenLabels(outcomes, ~bands, bands, 25.0, {}), 0, "cpu")
+    return Problem.of(split, HiddenLabels(outcomes, ~bands, bands, 25.0, {}), 0, "cpu")
+
+
+def test_coptidice_ignores_the_limit_even_where_every_step_costs():
+    """Lambda falls, as with no cost at all."""
+    models = []
     settings = {"policy.batch_size": 256, "multiplier_learning_rate": 1e-2, "critic_learning_rate": 1e-3}
-    training = capture(osrl_coptidice, small(COptiDICEConfig(), **settings), models, known)
+    training = capture(osrl_coptidice, small(COptiDICEConfig(), **settings), models, costly_steps())
     before = torch.nn.functional.softplus(models[0].lmbda).item()
     for _ in range(60):
         training.update()

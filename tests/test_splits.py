@@ -85,6 +85,44 @@ def test_contamination_takes_the_best_preferred_trajectories():
     assert labels.preferred[split.unlabeled].sum() == 8
 
 
+def sets_at(levels: str, seed: int = 0, **settings):
+    costs = np.concatenate([np.zeros(60), 100 + np.arange(90.0)])
+    config = SplitConfig(cost_levels=levels, n_nonpreferred=10, n_unlabeled=20, **settings)
+    return costs, *make_split(*dataset_with(costs, np.arange(150) % 7), config, seed=seed)
+
+
+@pytest.mark.parametrize(("levels", "low", "high"), [("low", 100, 130), ("middle", 129, 160), ("high", 159, 189)])
+def test_cost_levels_are_thirds_of_the_band_and_leave_d_u_as_it_is(levels, low, high):
+    _, mixed, plain = sets_at("mixed")
+    costs, split, labels = sets_at(levels)
+    d_n = np.concatenate([split.nonpreferred, split.nonpreferred_held_out])
+    assert len(d_n) == 10 and costs[d_n].min() >= low and costs[d_n].max() <= high
+    np.testing.assert_array_equal(split.unlabeled, mixed.unlabeled)
+    np.testing.assert_array_equal(split.unlabeled_held_out, mixed.unlabeled_held_out)
+    assert labels.record["nonpreferred_costs"] == {"mean": costs[d_n].mean(), "std": pytest.approx(costs[d_n].std())}
+    assert labels.record["nonpreferred_costs"]["std"] < 0.7 * plain.record["nonpreferred_costs"]["std"]
+    _, again, _ = sets_at(levels)
+    np.testing.assert_array_equal(again.nonpreferred, split.nonpreferred)
+    assert not set(d_n) & set(np.concatenate([split.unlabeled, split.unlabeled_held_out]))
+
+
+def test_cost_levels_with_contamination():
+    costs, split, labels = sets_at("high", contamination=0.5, held_out=0.0)
+    assert (costs[split.nonpreferred] == 0).sum() == 5
+    assert labels.record["nonpreferred_costs"]["mean"] > 159
+
+
+def test_too_thin_a_level_is_a_clear_error():
+    with pytest.raises(SplitError, match=r"cost_levels=high: \d+ trajectories .* the split needs 30"):
+        make_split(
+            *dataset_with([0.0] * 40 + list(100.0 + np.arange(50)), np.ones(90)),
+            SplitConfig(cost_levels="high", n_nonpreferred=30, n_unlabeled=20),
+            seed=0,
+        )
+    with pytest.raises(SplitError, match=r"split.cost_levels are defined for split.protocol=mix50"):
+        sets_at("low", protocol="union")
+
+
 def test_union_protocol():
     costs = np.arange(40.0)
     config = SplitConfig(protocol="union", n_nonpreferred=4, held_out=0.0)

@@ -81,6 +81,14 @@ GRIDS: dict[str, Grid] = {
     ),
     "oracle": Grid("learned against true cost", methods=("safemil", "oracle-cost", "bc-safe", "bc-all")),
     "weighting": Grid("cost to weight", axes={"weights.kind": ("hard", "linear", "exponential")}),
+    "aggregator": Grid(
+        "bag score from step costs",
+        axes={"cost_model.aggregator": ("mean", "deepsets", "attention", "softmax", "noisy-or", "set-transformer")},
+    ),
+    "heterogeneity": Grid(
+        "similar or mixed cost levels in D_N; bags drawn from it plainly, or equally from four clusters",
+        axes={"split.cost_levels": ("mixed", "low", "middle", "high"), "cost_model.modes": (1, 4)},
+    ),
     "size": Grid("|D_N|", axes={"split.n_nonpreferred": (5, 10, 25, 50, 100)}),
     "mixture": Grid("share of D_U that is non-preferred", axes={"split.mixture": (0.2, 0.5, 0.8, 0.9, 0.95)}),
 }
