@@ -63,7 +63,8 @@ class Silent(Board):
 
 def measure(n_trials: int, seconds: float, cpus: int) -> dict[str, float]:
     """One run; times in seconds."""
-    from tune.ray_runner import connected, run_with_ray
+    from tune.ray_cluster import connected
+    from tune.ray_runner import run_with_ray
 
     trials = expand(find_grid("demo"), methods=["bc-all"], seeds=range(n_trials))
     with tempfile.TemporaryDirectory() as folder:

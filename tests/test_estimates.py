@@ -43,9 +43,11 @@ def test_hours_add_up_and_memory_does_not():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_a_rate(method):
-    one, two = (expand(find_grid("demo"), methods=[method], seeds=[0], settings={"policy.steps": n}) for n in (100, 200))
-    assert 0 < training_seconds(one[0], 1) < training_seconds(two[0], 1)
-    assert training_seconds(one[0], 5) > training_seconds(one[0], 1)
+    grid = find_grid("demo")
+    settings = [{"policy.steps": steps} for steps in (100, 200)]
+    one, two = (expand(grid, methods=[method], seeds=[0], settings=own)[0] for own in settings)
+    assert 0 < training_seconds(one, 1) < training_seconds(two, 1)
+    assert training_seconds(one, 5) > training_seconds(one, 1)
 
 
 @pytest.mark.parametrize("grid", GRIDS)

@@ -1,6 +1,6 @@
-"""Every call to Ray of the suite: packs side by side on this machine or a cluster.
+"""Packs side by side on a Ray cluster. With tune/ray_cluster.py, every call to Ray of the suite.
 
-    with connected(address) as cluster:                 a cluster of this machine alone, or one that runs already
+    with connected(address) as cluster:                 tune/ray_cluster.py
         run_with_ray(works, board, ...)                 a schedule, as tune/schedulers.py has it
 
 A pack is a Ray Tune trial that trains, and rolls out itself. Where its ``Work`` is not to roll out (trials that use a
@@ -13,15 +13,11 @@ All trials ask for the same resources, so that Tune reuses their processes. A pr
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import logging
-import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,78 +27,9 @@ from tune.schedulers import Works
 from tune.work import Progress, Work, no_progress
 
 RETRIES = 2  # of a pack whose process died; Ray itself retries without limit what a preempted node takes along
-STARTS = 3  # of Ray on this machine
-REPORT_INTERVAL = 1.0  # seconds between a pack's progress reports to the driver
-
-RAY_ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our trial folders are the record
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # and our registry of finished trials: Tune's own state is never read
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C stops at once; finished trials are on disk already
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial that asked for no GPU sees none
-}
+REPORT_INTERVAL = 2.0  # seconds between a pack's progress reports to the driver
 
 Perform = Callable[[Work, Progress], "list[dict[str, Any]] | None"]
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """What there is to share out."""
-
-    cpus: float
-    gpus: float
-    cpus_of_largest_node: float
-
-
-@contextlib.contextmanager
-def connected(address: str | None) -> Iterator[Cluster]:
-    """Ray for the time of the ``with``.
-
-    Args:
-        address: of a running cluster (``auto``: the one of this machine), or None for one on this machine alone.
-
-    Raises:
-        UserError: nothing answers at that address.
-    """
-    os.environ.update({name: value for name, value in RAY_ENVIRONMENT.items() if name not in os.environ})
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a process that died is one line of the board
-    import ray
-
-    from safemil.errors import UserError
-
-    quiet = {"logging_level": "ERROR", "log_to_driver": False}
-    if address is None:
-        _start_here(quiet)
-    else:
-        try:
-            ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"--address {address}: no Ray cluster answers ({reason}); start one (ray start --head) or leave it out"
-            ) from None
-    try:
-        total = ray.cluster_resources()
-        nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-        yield Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), max(nodes, default=0.0))
-    finally:
-        ray.shutdown()
-
-
-def _start_here(quiet: dict[str, Any]) -> None:
-    """A raylet gives up when a busy machine takes more than 30 seconds to start its agents; another try helps."""
-    import ray
-
-    for attempt in range(STARTS):
-        try:
-            ray.init(include_dashboard=False, **quiet)
-            return
-        except Exception:
-            ray.shutdown()
-            if attempt == STARTS - 1:
-                raise
 
 
 def run_with_ray(
@@ -147,7 +74,7 @@ def trainable(config: dict[str, Any], perform: Perform) -> None:
     """What a Ray Tune trial runs: one pack. Module-level and given plain values, so that any node can import it."""
     from ray import tune as ray_tune
 
-    spoke = 0.0
+    spoke = time.monotonic()  # a report costs a round trip to the driver: none before the first interval is over
 
     def progress(stage: str, step: int, total: int, metrics: dict[str, float]) -> None:
         nonlocal spoke

@@ -194,7 +194,8 @@ def run_here(works: dict[str, Work], board: Board, options: argparse.Namespace) 
 def run_on_ray(works: dict[str, Work], board: Board, options: argparse.Namespace) -> None:
     """On a Ray cluster: the one at ``--address``, or one made of this machine."""
     from tune.prepare import share_out, with_share
-    from tune.ray_runner import connected, run_with_ray
+    from tune.ray_cluster import connected
+    from tune.ray_runner import run_with_ray
     from tune.schedulers import run_to_the_end
 
     with connected(options.address) as cluster:
