@@ -16,11 +16,12 @@ PYTHON = $(shell for python in python3.11 python3.10 python3 /usr/local/bin/pyth
 PYTEST_OPTIONS = -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test reference lint clean
 
 help:
 	@echo 'make demo     build $(VENV), run the demo grid, print its table, write the report'
 	@echo 'make test     build $(VENV), run the test suite (make test PYTEST_OPTIONS="-x tests/test_splits.py")'
+	@echo 'make reference [RUNS="results/paper ..."]  finished runs -> results/reference; without RUNS its reports again'
 	@echo 'make install  build $(VENV) alone: everything pinned, about 2.5 GB'
 	@echo 'make lint     check the code with ruff'
 	@echo 'make clean    remove $(VENV) and caches; results and datasets stay'
@@ -32,6 +33,9 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+reference: install
+	$(BIN)/python analysis/curate.py $(RUNS)
 
 lint: install
 	$(BIN)/python -m ruff check .

@@ -1,7 +1,7 @@
-"""The answer in a sentence or two: is SafeMIL safer than cloning everything, by how much, at what return?
+"""The answer in a few sentences: is SafeMIL safer than cloning everything and than each baseline, at what return?
 
-In: the summary (one row per task, method and setting) and the trials. Out: plain text, true for one task or many, one
-seed or many, one setting or a sweep, with BC-All or without.
+In: the trials, their summary, and SafeMIL's comparison with each method. Out: plain text, true for one task or many,
+one seed or many, one setting or a sweep, with BC-All or without.
 """
 
 from __future__ import annotations
@@ -14,11 +14,17 @@ import pandas as pd
 
 from analysis import labels
 from analysis.tables import decimal
-from safemil import metrics
+from analysis.wide_tables import PAPER_RATIO
+from safemil import aggregates
 
 
-def answer(trials: pd.DataFrame, summary: pd.DataFrame, axes: Sequence[str]) -> str:
-    """Two or three sentences, the verdict first, the reservations last."""
+def answer(
+    trials: pd.DataFrame, summary: pd.DataFrame, axes: Sequence[str], compared: pd.DataFrame, ratios: pd.DataFrame
+) -> str:
+    """A few sentences, the verdict first, the reservations last.
+
+    ``compared`` and ``ratios`` are those of ``analysis.comparison``, empty for a sweep.
+    """
     ours = summary[summary["method"] == "safemil"]
     if ours.empty:
         safe = summary[summary["best_safe_return"]]
@@ -30,8 +36,8 @@ def answer(trials: pd.DataFrame, summary: pd.DataFrame, axes: Sequence[str]) -> 
     elif len(ours) == 1:
         sentences = [_one_task(trials, *pairs[0])]
     else:
-        sentences = [_many_tasks(summary, pairs)]
-    return " ".join([*sentences, *_reservations(trials, ours)])
+        sentences = [_many_tasks(pairs), *_lowest_on(summary)]
+    return " ".join([*sentences, *_baselines(compared), *_safest_baseline(ratios), *_reservations(trials, ours)])
 
 
 def _one_task(trials: pd.DataFrame, ours: dict, reference: dict | None) -> str:
@@ -54,19 +60,20 @@ def _one_task(trials: pd.DataFrame, ours: dict, reference: dict | None) -> str:
     )
 
 
-def _many_tasks(summary: pd.DataFrame, pairs: list[tuple[dict, dict | None]]) -> str:
+def _many_tasks(pairs: list[tuple[dict, dict | None]]) -> str:
     safe = sum(ours["safe"] for ours, _ in pairs)
     limit = f"Its mean cost is under the limit on {safe} of {len(pairs)} tasks."
     both = [(ours, reference) for ours, reference in pairs if reference]
     if not both:
         return limit.replace("Its", "SafeMIL's")
     lower = sum(ours["normalized_cost_mean"] < reference["normalized_cost_mean"] for ours, reference in both)
-    ratio = np.median([metrics.cost_ratio(r["normalized_cost_mean"], o["normalized_cost_mean"]) for o, r in both])
+    costs = [[row["normalized_cost_mean"] for row in side] for side in zip(*both, strict=True)]
+    ratio = np.median(aggregates.cost_ratio(costs[1], costs[0]))
     returns = [np.mean([row["normalized_return_mean"] for row in side]) for side in zip(*both, strict=True)]
     return (
         f"SafeMIL is safer than cloning everything (BC-All) on {lower} of {len(both)} tasks: BC-All costs"
         f" {_ratio(ratio)} times as much (median over tasks), at a mean normalized return of {decimal(returns[1])}"
-        f" against SafeMIL's {decimal(returns[0])}. {limit}{_best_baseline(summary)}"
+        f" against SafeMIL's {decimal(returns[0])}. {limit}"
     )
 
 
@@ -92,14 +99,43 @@ def _sweep(pairs: list[tuple[dict, dict | None]], axes: Sequence[str]) -> str:
     )
 
 
-def _best_baseline(summary: pd.DataFrame) -> str:
+def _lowest_on(summary: pd.DataFrame) -> list[str]:
+    """On how many tasks SafeMIL's interquartile mean cost is below that of every label-limited baseline."""
+    costs = summary[summary["role"] != "oracle"].pivot_table("normalized_cost_iqm", "task", "method")
+    baselines = costs.drop(columns="safemil")
+    if baselines.shape[1] < 2:
+        return []
+    lower = int((costs["safemil"] < baselines.min(axis=1)).sum())
+    return [
+        f"Its interquartile mean cost is below that of every label-limited baseline on {lower} of {len(costs)} tasks."
+    ]
+
+
+def _baselines(compared: pd.DataFrame) -> list[str]:
+    """Which label-limited baselines SafeMIL is safer than: the whole interval of P(costs less) is above a half."""
+    if compared.empty or (compared["role"] == "baseline").sum() < 2:
+        return []
+    verdicts: dict[str, list[str]] = {"safer than": [], "not told apart from": [], "less safe than": []}
+    for row in compared[compared["role"] == "baseline"].to_dict("records"):
+        low, high = (row["safer"] if math.isnan(row[end]) else row[end] for end in ("safer_low", "safer_high"))
+        verdict = "safer than" if low > 0.5 else "less safe than" if high < 0.5 else "not told apart from"
+        verdicts[verdict].append(labels.method_label(row["method"]))
+    said = "; ".join(f"{verdict} {', '.join(names)}" for verdict, names in verdicts.items() if names)
+    tasks = compared["tasks"].max()
+    where = f"Over {tasks} tasks, against" if tasks > 1 else "Against"
+    return [f"{where} the label-limited baselines, it is {said}."]
+
+
+def _safest_baseline(ratios: pd.DataFrame) -> list[str]:
     """The paper's kind of claim: cost of each task's safest baseline over SafeMIL's, median over tasks."""
-    costs = summary[summary["role"] != "oracle"].pivot_table("normalized_cost_mean", "method", "task")
-    baselines = costs.drop(index=["safemil", "bc-all"], errors="ignore").dropna()
-    if baselines.empty or costs.loc["safemil"].isna().any():
-        return ""
-    ratio = metrics.safety_ratio(costs.loc["safemil"].to_numpy(), baselines.to_numpy())
-    return f" The safest other baseline of each task costs {_ratio(ratio)} times as much (median)."
+    if ratios.empty or ratios.iloc[0]["baselines"] < 2:
+        return []
+    row = ratios.iloc[0]
+    interval = f" [{decimal(row['ratio_low'])}, {decimal(row['ratio_high'])}]"
+    times = _ratio(row["ratio"]) if math.isnan(row["ratio_low"]) else decimal(row["ratio"]) + interval
+    median = f"median over {row['tasks']} tasks, " if row["tasks"] > 1 else ""
+    whose = "The safest baseline of each task" if row["tasks"] > 1 else "The safest baseline"
+    return [f"{whose} costs {times} times as much ({median}the paper states {PAPER_RATIO})."]
 
 
 def _reservations(trials: pd.DataFrame, ours: pd.DataFrame) -> list[str]:
@@ -129,10 +165,10 @@ def _paired_seeds(trials: pd.DataFrame, task: str) -> str:
 
 
 def _times(other: float, cost: float) -> str:
-    ratio = metrics.cost_ratio(other, cost)
+    ratio = float(aggregates.cost_ratio(other, cost))
     if math.isinf(ratio):
         return "that is no cost at all"
-    if ratio == 1 or math.isnan(ratio):
+    if ratio == 1:
         return "the same"
     return (
         f"{_ratio(ratio)} times lower"

@@ -6,9 +6,8 @@ Nothing is computed here but means over seeds and their bootstrap bands.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -18,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis import labels
+from analysis import labels, sweeps
+from analysis.canvas import LEGEND_ENTRIES, each_look, legend_of, reference_line, sheet
 from analysis.floors import FLOOR_NAMES, floors_by_value
 from analysis.looks import BLACK, GREY, STYLE, VERMILION, Look, looks
 from analysis.trial_rows import value_order
@@ -37,14 +37,6 @@ CURVE_PANELS = {
     "mil_loss": ("MIL loss", "cost-model step"),
     "policy_loss": ("policy loss", "policy step"),
 }
-# metric -> level, name and color of a line that helps to read it
-REFERENCE_LINES = {
-    "normalized_cost": (1.0, "limit", VERMILION),
-    "auroc": (0.5, "chance", GREY),
-    "mil_loss": (math.log(2), "log 2: nothing learned", GREY),
-    "mil_loss_final": (math.log(2), "log 2: nothing learned", GREY),
-}
-LEGEND_ENTRIES = 14  # with more looks than this the legend names methods only, and bands are left out
 
 
 @matplotlib.rc_context(STYLE)
@@ -53,13 +45,14 @@ def return_cost_plane(trials: pd.DataFrame, axes: Sequence[str], look_of: dict[t
     tasks = sorted(trials["task"].unique())
     size = (6.0, 3.9) if len(tasks) == 1 else (3.3, 3.0)
     points_only = [replace(look, line="none") for look in look_of.values()]
-    figure, panels = _panels(len(tasks), 3, size, points_only)
+    handles, legend_title = legend_of(points_only)
+    figure, panels = sheet(len(tasks), 3, size, handles, legend_title=legend_title)
     for panel, task in zip(panels, tasks, strict=True):
         here = trials[trials["task"] == task]
         right = max(1.3, 1.08 * here["normalized_cost"].max())
         panel.axvspan(1, 100 * right, color="#f5ece8", linewidth=0)
         panel.axvline(1, color=VERMILION, linewidth=1.1)
-        for look, mine in _each_look(here, axes, look_of):
+        for look, mine in each_look(here, axes, look_of):
             points = mine["normalized_cost"], mine["normalized_return"]
             panel.plot(*points, linestyle="none", alpha=0.55, **look.marker_style(3.5))
             panel.plot(*[[values.mean()] for values in points], linestyle="none", zorder=4, **look.marker_style(8.5))
@@ -82,17 +75,18 @@ def learning_curves(curves: pd.DataFrame, task: str, axes: Sequence[str], look_o
     drawn = [metric for metric in CURVE_PANELS if _has_curve(here, metric)]
     if not drawn:
         return None
-    used = [look for look, _ in _each_look(here, axes, look_of)]
-    figure, panels = _panels(len(drawn), 2, (4.1, 2.75), used, task)
+    used = [look for look, _ in each_look(here, axes, look_of)]
+    handles, legend_title = legend_of(used)
+    figure, panels = sheet(len(drawn), 2, (4.1, 2.75), handles, task, legend_title)
     for panel, metric in zip(panels, drawn, strict=True):
-        for look, mine in _each_look(here[here[metric].notna()], axes, look_of):
+        for look, mine in each_look(here[here[metric].notna()], axes, look_of):
             wide = mine.pivot_table(index="step", columns="seed", values=metric, aggfunc="mean").dropna()
             if len(wide):
                 marks = {"markevery": max(1, len(wide) // 7), **look.marker_style(5)}
                 panel.plot(wide.index, wide.mean(axis=1), color=look.color, linestyle=look.line, **marks)
                 if wide.shape[1] > 1 and len(used) <= LEGEND_ENTRIES:
                     panel.fill_between(wide.index, *_band(wide.to_numpy()), color=look.color, alpha=0.15, linewidth=0)
-        _reference_line(panel, metric)
+        reference_line(panel, metric)
         panel.set(title=CURVE_PANELS[metric][0], xlabel=CURVE_PANELS[metric][1])
         panel.set_xlim(left=0)
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -116,33 +110,30 @@ def axis_curves(trials: pd.DataFrame, task: str, axis: str, others: Sequence[str
         key_varies = varies[key if others else key[0]]
         look_of[key] = replace(look, line=look.line if sizes else "none") if key_varies else replace(look, marker="")
     drawn = [metric for metric in AXIS_PANELS if here[metric].notna().any()]
-    figure, panels = _panels(len(drawn), 2, (4.1, 2.8), look_of.values(), task)
+    handles, legend_title = legend_of(look_of.values())
+    floors = _floor_curves(each_look(here[here[axis] != ""], others, look_of), axis, place)
+    handles += [Line2D([], [], color=BLACK, linestyle=line, linewidth=1.2, label=name) for name, line, *_ in floors]
+    figure, panels = sheet(
+        len(drawn), 2, (4.1, 2.8), list({h.get_label(): h for h in handles}.values()), task, legend_title
+    )
     for panel, metric in zip(panels, drawn, strict=True):
-        for look, mine in _each_look(here, others, look_of):
+        for look, mine in each_look(here, others, look_of):
             if look.marker:
                 _over_values(panel, mine[mine[axis] != ""], axis, metric, place, look)
             elif mine[metric].notna().any():
                 panel.axhline(mine[metric].mean(), color=look.color, linestyle=look.line, linewidth=1.3)
-        _reference_line(panel, metric)
+        reference_line(panel, metric)
         if metric == "mil_loss_final":
-            _loss_floors(panel, _each_look(here[here[axis] != ""], others, look_of), axis, place)
+            for _, line, color, points in floors:
+                panel.plot(*points, color=color, linestyle=line, linewidth=1.2)
+            panel.set_ylim(top=max(panel.get_ylim()[1], 0.78))  # room for the name of the line at log 2
+        if metric == "auroc":
+            _mark_reliable(panel, here, axis, others, place)
         panel.set(title=AXIS_PANELS[metric], xlabel=labels.axis_title(axis))
         slanted = {"rotation": 25, "ha": "right"} if sum(len(str(value)) for value in values) > 40 else {}
         panel.set_xticks([place[value] for value in values], [labels.value_text(value) for value in values], **slanted)
         panel.margins(x=0.05 if sizes else 0.2)
     return figure
-
-
-@matplotlib.rc_context(STYLE)
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write <stem>.png and <stem>.pdf, without dates, so that the same table gives the same files."""
-    paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf")]
-    # Found once here instead of at every save, where the search takes most of the time.
-    figure.get_layout_engine().execute(figure)
-    figure.set_layout_engine("none")
-    figure.savefig(paths[0], metadata={"Software": None})
-    figure.savefig(paths[1], metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    return paths
 
 
 def _over_values(panel: Axes, mine: pd.DataFrame, axis: str, metric: str, place: dict, look: Look) -> None:
@@ -164,26 +155,29 @@ def _places(values: Sequence) -> dict:
     return {value: value for value in values}
 
 
-def _loss_floors(panel: Axes, parts: Iterable[tuple[Look, pd.DataFrame]], axis: str, place: dict) -> None:
-    """The floors of ``analysis.floors`` over the values of ``axis``; black where all methods have the same."""
+def _floor_curves(parts: Iterable[tuple[Look, pd.DataFrame]], axis: str, place: dict) -> list[tuple]:
+    """(name, line, color, points) of the floors of ``analysis.floors``; black where all methods have the same."""
     floors = [(look, floors_by_value(mine, axis)) for look, mine in parts]
+    curves = []
     for name, line in (("large_bags", ":"), ("this_bag_size", "-.")):
         look_of_curve = {tuple(found[name].items()): look for look, found in reversed(floors) if len(found[name]) > 1}
         for curve, look in look_of_curve.items():
             points = sorted((place[value], height) for value, height in curve)
             color = BLACK if len(look_of_curve) == 1 else look.color
-            panel.plot(*zip(*points, strict=True), color=color, linestyle=line, linewidth=1.2)
-        if look_of_curve:
-            panel.plot([], [], color=BLACK, linestyle=line, linewidth=1.2, label=FLOOR_NAMES[name])
-            panel.legend(loc="best", fontsize=7.5)
+            curves.append((FLOOR_NAMES[name], line, color, list(zip(*points, strict=True))))
+    return curves
 
 
-def _reference_line(panel: Axes, metric: str) -> None:
-    if metric in REFERENCE_LINES:
-        height, name, color = REFERENCE_LINES[metric]
-        panel.axhline(height, color=color, linewidth=1.0, zorder=1.5)
-        place = {"transform": panel.get_yaxis_transform(), "ha": "right", "va": "bottom"}
-        panel.text(1.0, height, name, fontsize=7.5, color=color, **place)
+def _mark_reliable(panel: Axes, here: pd.DataFrame, axis: str, others: Sequence[str], place: dict) -> None:
+    """A line at the smallest value from which SafeMIL separates reliably (``analysis.sweeps``), where it has one."""
+    value = None if others else sweeps.reliable_from(here[here["method"] == "safemil"], axis)
+    panel.axhline(sweeps.RELIABLE_AUROC, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1.5)
+    if value is not None:
+        panel.axvline(place[value], color=GREY, linewidth=0.9, zorder=1.5)
+        right_half = place[value] > np.mean([min(place.values()), max(place.values())])
+        note = f" reliable from {labels.axis_short(axis)} = {labels.value_text(value)} "
+        where = {"ha": "right" if right_half else "left", "transform": panel.get_xaxis_transform()}
+        panel.text(place[value], 0.2, note, fontsize=7.5, color=GREY, **where)
 
 
 def _has_curve(curves: pd.DataFrame, metric: str) -> bool:
@@ -200,46 +194,3 @@ def _band(values: np.ndarray, repetitions: int = 1000) -> tuple[np.ndarray, np.n
     times_drawn = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), size=repetitions)
     low, high = np.quantile(times_drawn @ values.T / seeds, [0.025, 0.975], axis=0)
     return low, high
-
-
-def _each_look(table: pd.DataFrame, axes: Sequence[str], look_of: dict) -> Iterator[tuple[Look, pd.DataFrame]]:
-    """The rows of each method and setting that has any, in the order of the legend."""
-    groups = dict(iter(table.groupby(["method", *axes], sort=False, dropna=False)))
-    return ((look, groups[key]) for key, look in look_of.items() if key in groups)
-
-
-def _panels(
-    count: int, columns: int, size: tuple[float, float], shown: Collection[Look], title: str = ""
-) -> tuple[Figure, Sequence[Axes]]:
-    """A figure with ``count`` panels of ``size`` inches, a legend of ``shown`` below them and room for it."""
-    columns, rows = min(columns, count), math.ceil(count / columns)
-    handles, legend_title = _legend(shown)
-    # About what the longest entry takes: 0.07 inches a letter, and the line before it.
-    entry_width = 0.75 + 0.07 * max(len(handle.get_label()) for handle in handles)
-    legend_columns = min(len(handles), max(1, int(size[0] * columns / entry_width)))
-    legend_rows = math.ceil(len(handles) / legend_columns) + bool(legend_title)
-    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.2 * legend_rows))
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel in panels[count:]:
-        panel.remove()
-    if title:
-        figure.suptitle(title, fontsize=11)
-    place = {"loc": "outside lower center", "ncols": legend_columns, "handlelength": 2.8}
-    figure.legend(handles=handles, title=legend_title, title_fontsize=8.5, **place)
-    return figure, panels[:count]
-
-
-def _legend(shown: Collection[Look]) -> tuple[list[Line2D], str]:
-    """An entry for each look; where these would be too many, one for each method and a line on its shades."""
-    entries, title = [(look.label, look) for look in shown], ""
-    if len(entries) > LEGEND_ENTRIES:
-        by_method: dict[str, list[Look]] = {}
-        for look in shown:
-            by_method.setdefault(look.method, []).append(look)
-        entries = [(labels.method_label(method), of[len(of) // 2]) for method, of in by_method.items()]
-        longest = max(by_method.values(), key=len)
-        title = f"dark to light: {longest[0].setting} to {longest[-1].setting}"
-    handles = []
-    for label, look in entries:
-        handles.append(Line2D([], [], label=label, color=look.color, linestyle=look.line, **look.marker_style(7)))
-    return handles, title

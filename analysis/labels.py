@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from analysis.trial_rows import value_order
@@ -10,11 +11,13 @@ from analysis.trial_rows import value_order
 METHODS = {
     "safemil": ("SafeMIL", "method"),
     "ppl": ("PPL", "baseline"),
+    "ppl-trex": ("T-REX", "baseline"),
     "dwbc": ("DWBC-NU", "baseline"),
     "safedice": ("SafeDICE", "baseline"),
     "dexperts": ("DExperts", "baseline"),
     "bc-all": ("BC-All", "baseline"),
     "bc-safe": ("BC-Safe", "oracle"),
+    "dwbc-oracle": ("DWBC", "oracle"),
     "oracle-cost": ("Oracle cost", "oracle"),
     "osrl-bcql": ("BCQ-Lag", "oracle"),
     "osrl-bearl": ("BEAR-Lag", "oracle"),
@@ -77,6 +80,12 @@ def variant_label(method: str, axes: Iterable[str], values: Iterable) -> str:
     """ "SafeMIL (K=64)", or "SafeMIL" where nothing varies."""
     setting = setting_label(axes, values)
     return f"{method_label(method)} ({setting})" if setting else method_label(method)
+
+
+def anchor(task: str, method: str, values: Iterable = ()) -> str:
+    """Where the page lists the trials of a task, method and setting: "trials-BallCircle-safemil-64"."""
+    parts = [task, method, *[value_text(value) for value in values if value != ""]]
+    return "trials-" + "-".join(re.sub(r"[^A-Za-z0-9.-]+", "_", str(part)) for part in parts)
 
 
 def group_order(method: str, values: Iterable) -> tuple:

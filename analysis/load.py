@@ -17,9 +17,8 @@ from analysis.trial_rows import AXES, METRICS, TRIAL_COLUMNS, Problem
 from analysis.trial_rows import write_trials_csv as write_trials_csv
 from safemil.errors import UserError
 
+CURVE_COLUMNS = ("stage", "step")  # every row of curves.csv has these
 NUMBERS = (*METRICS, "seed", "cost_limit", "episodes", "train_seconds", "eval_seconds")
-# Where the configuration's own field name differs from the column's.
-COLUMN_OF_FIELD = {"segment_length": "horizon", "kind": "weighting"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,19 +71,33 @@ def load_run(folder: Path | str) -> Run:
 def load_curves(run: Run) -> pd.DataFrame:
     """All curves.csv of the finished trials in one table: trial_id, task, method, seed, AXES, stage, step, metrics.
 
-    Empty where the run has no trial folders. Rows without a stage or a step are dropped (a half-written last line).
+    Empty where there are none. Rows without a stage or a step are dropped (a half-written last line).
+    """
+    return load_trial_tables(run, "curves.csv", CURVE_COLUMNS)
+
+
+def load_trial_tables(run: Run, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    """One file of every finished trial (curves.csv, scores.csv, example_steps.csv) as one table, with whose it is.
+
+    Trials without the file, or whose file lacks one of ``columns``, are left out; so are rows in which one is blank.
+    A reference (analysis/curate.py) has no trial folders but one such file, RUN/<name>.gz, for all of them.
     """
     frames = []
+    if not run.has_folders and (run.folder / f"{name}.gz").is_file():
+        frames = [pd.read_csv(run.folder / f"{name}.gz")]
     for trial_id in run.trials["trial_id"]:
-        path = run.folder / "trials" / trial_id / "curves.csv"
+        path = run.folder / "trials" / trial_id / name
         if path.is_file() and path.stat().st_size > 0:
-            curve = pd.read_csv(path, on_bad_lines="skip")
-            if {"stage", "step"} <= set(curve.columns):
-                curve = curve.assign(step=pd.to_numeric(curve["step"], errors="coerce"), trial_id=trial_id)
-                frames.append(curve.dropna(subset=["stage", "step"]).dropna(axis="columns", how="all"))
+            table = pd.read_csv(path, on_bad_lines="skip")
+            if set(columns) <= set(table.columns):
+                if "step" in columns:
+                    table = table.assign(step=pd.to_numeric(table["step"], errors="coerce"))
+                table = table.dropna(subset=list(columns)).dropna(axis="columns", how="all")
+                frames.append(table.assign(trial_id=trial_id))
+    identity = ["trial_id", "task", "method", "seed", *AXES, *run.axes, "cost_limit"]
+    known = run.trials[list(dict.fromkeys(identity))]
     if not frames:
-        return pd.DataFrame(columns=["trial_id", "task", "method", "seed", *AXES, "cost_limit", "stage", "step"])
-    known = run.trials[list(dict.fromkeys(["trial_id", "task", "method", "seed", *AXES, *run.axes, "cost_limit"]))]
+        return pd.DataFrame(columns=[*known.columns, *columns])
     return pd.concat(frames, ignore_index=True).merge(known, on="trial_id", validate="many_to_one")
 
 
@@ -94,9 +107,7 @@ def varying_axes(trials: pd.DataFrame, declared: Iterable[str] = ()) -> tuple[st
     An undeclared one counts only if it still varies when task, method, seed and the axes before it are fixed: so a
     horizon chosen by task, or a |D_U| that follows from the mixture, is not taken for an experiment.
     """
-    # Column names and dotted fields (cost_model.bag_size) are both understood.
-    last_names = [name.rsplit(".", 1)[-1] for name in declared]
-    columns = [COLUMN_OF_FIELD.get(name, name) for name in last_names]
+    columns = [trial_rows.column_of_field(name) for name in declared]
     declared = [name for name in columns if name in trials.columns and name not in ("task", "method", "seed")]
     axes: list[str] = []
     for name in dict.fromkeys([*declared, *AXES]):

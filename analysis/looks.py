@@ -18,7 +18,7 @@ STYLE = {
     **{"font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "legend.fontsize": 8.5, "pdf.fonttype": 42},
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6"},
     **{"grid.linewidth": 0.7, "axes.edgecolor": "#555555", "axes.axisbelow": True, "legend.frameon": False},
-    **{"figure.dpi": 100, "savefig.dpi": 160, "figure.constrained_layout.use": True, "lines.linewidth": 1.7},
+    **{"figure.dpi": 100, "figure.constrained_layout.use": True, "lines.linewidth": 1.7},
 }
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE, GREY = (
     *("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#7a7a7a"),
@@ -27,11 +27,13 @@ BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE, GREY = (
 METHOD_STYLES = {
     "safemil": (BLUE, "o", "-"),
     "ppl": (ORANGE, "^", (0, (5, 1.5))),
+    "ppl-trex": (ORANGE, "d", (0, (2, 1, 4, 1))),
     "dwbc": (SKY, "v", (0, (1, 1))),
     "safedice": (PURPLE, "P", (0, (3, 1, 1, 1))),
     "dexperts": (VERMILION, "X", (0, (3, 1, 1, 1, 1, 1))),
     "bc-all": (BLACK, "s", (0, (6, 2))),
     "bc-safe": (GREEN, "D", (0, (4, 1, 1, 1))),
+    "dwbc-oracle": (SKY, "H", (0, (6, 1, 1, 1, 1, 1))),
     "oracle-cost": (GREEN, "*", (0, (1, 2))),
     "osrl-bcql": (GREY, "<", (0, (5, 2))),
     "osrl-bearl": (GREY, ">", (0, (1, 1.5))),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -54,12 +55,30 @@ def cautions(run: Run, by_task: pd.DataFrame) -> list[str]:
     return found
 
 
-def trial_rows(run: Run) -> list[dict]:
+@dataclass(frozen=True)
+class TrialCell:
+    """The trials behind one number of the tables: a task, a method, a setting."""
+
+    anchor: str
+    name: str
+    commands: tuple[str, ...]
+    trials: tuple[dict, ...]  # trial_id, numbers, warnings of each seed
+
+
+def trial_cells(run: Run) -> list[TrialCell]:
+    """Every trial in the tables, in blocks that the numbers link to, with the commands that made them."""
     columns = ["normalized_return", "normalized_cost", "cvar_cost_20", "auroc", "train_seconds", "eval_seconds"]
-    return [
-        {"trial_id": row["trial_id"], "numbers": [row[column] for column in columns], "warnings": row["warnings"]}
-        for row in run.trials.to_dict("records")
-    ]
+    cells = []
+    for (task, method, *values), group in run.trials.groupby(["task", "method", *run.axes], sort=False, dropna=False):
+        trials = tuple(
+            {"trial_id": row["trial_id"], "numbers": [row[column] for column in columns], "warnings": row["warnings"]}
+            for row in group.to_dict("records")
+        )
+        commands = group.get("command", [])
+        name = f"{task}, {labels.variant_label(method, run.axes, values)}"
+        found = tuple(sorted({str(command) for command in commands if command}))
+        cells.append(TrialCell(labels.anchor(task, method, values), name, found, trials))
+    return cells
 
 
 def provenance(run: Run) -> list[tuple[str, str]]:

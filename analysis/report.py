@@ -5,7 +5,8 @@
 
 Writes report/tables/*.{csv,md,tex}, report/figures/*.{png,pdf} and report/report.html (images and styles inside, no
 network needed), and refreshes trials.csv where the trial folders are there. The same results give the same files, but
-for the date on the page. From trials.csv alone everything but the learning curves is made again.
+for the date on the page. From trials.csv alone everything is made again but what is drawn from files of the trials:
+learning curves and calibration. Film strips (analysis/film_strips.py) are shown where RUN/film_strips holds any.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 import argparse
 import base64
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import groupby
 from pathlib import Path
@@ -23,10 +25,10 @@ try:
     import jinja2
     import pandas as pd
 
-    from analysis import figures, labels, page_text, summary, table_text, tables
+    from analysis import canvas, comparison, diagnosis, page_text, summary, table_text, tables, wide_tables
     from analysis.answer import answer
-    from analysis.load import Run, load_curves, load_run, write_trials_csv
-    from analysis.looks import looks
+    from analysis.drawings import Drawing, draw_all
+    from analysis.load import Run, load_run, write_trials_csv
     from safemil.errors import UserError, entry_point
 except ModuleNotFoundError as missing:
     # Started as a script, Python sees analysis/ and not the folder above it: the packages must be installed.
@@ -34,18 +36,24 @@ except ModuleNotFoundError as missing:
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A figure on its way to the page: the stem of its file names, its heading and what it shows."""
+class Numbers:
+    """Everything that is computed of a run, once."""
 
-    name: str
-    title: str
-    caption: str
-    figure: figures.Figure
-    narrow: bool = False
+    by_task: pd.DataFrame
+    over_tasks: pd.DataFrame
+    compared: pd.DataFrame
+    ratios: pd.DataFrame
+
+    @classmethod
+    def of(cls, run: Run) -> Numbers:
+        settled = run.trials, run.axes, summary.REPETITIONS
+        functions: list[Callable[..., pd.DataFrame]] = [summary.summarize, summary.summarize_over_tasks]
+        functions += [comparison.compare_methods, comparison.safety_ratios]
+        return cls(*(function(*settled) for function in functions))
 
 
-def build_report(run_folder: Path | str) -> Path:
-    """Write RUN/report/ and return the path of report.html.
+def build_report(run_folder: Path | str, small: bool = False) -> Path:
+    """Write RUN/report/ and return the path of report.html; ``small``: png figures of lower resolution, no pdf.
 
     Raises:
         UserError: the run is missing, holds no finished trial, or cannot be written to.
@@ -55,13 +63,11 @@ def build_report(run_folder: Path | str) -> Path:
         if (folder / "trials").is_dir():
             write_trials_csv(folder)
         run = load_run(folder)
-        by_task = summary.summarize(run.trials, run.axes)
-        over_tasks = summary.summarize_over_tasks(run.trials, run.axes)
-        shown = _write_tables(run, by_task, over_tasks)
-        drawings = _draw(run, by_task)
-        images = _write_figures(run.folder / "report" / "figures", drawings)
+        numbers = Numbers.of(run)
+        shown = _write_tables(run, numbers)
+        images = _write_figures(run.folder / "report" / "figures", run, numbers, small)
         page = run.folder / "report" / "report.html"
-        page.write_text(_render(run, by_task, shown, drawings, images), encoding="utf-8")
+        page.write_text(_render(run, numbers, shown, images, small), encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"{error.filename or folder}: {error.strerror}; the report needs to read and write RUN"
@@ -69,60 +75,58 @@ def build_report(run_folder: Path | str) -> Path:
     return page
 
 
-def _write_tables(run: Run, by_task: pd.DataFrame, over_tasks: pd.DataFrame) -> list[tables.Table]:
+def _write_tables(run: Run, numbers: Numbers) -> list[tables.Table]:
     """Every table as csv (numbers), md and tex (text); returned in the order of the page."""
     folder = _emptied(run.folder / "report" / "tables", ("csv", "md", "tex"))
-    numbers = {"main": by_task}
-    made = [tables.main_table(run, by_task)]
-    if len(over_tasks):
-        numbers["overall"] = over_tasks
-        made.append(tables.overall_table(run, over_tasks))
+    made: list[tuple[tables.Table | None, pd.DataFrame | None]] = []
+    if len(numbers.compared):
+        made.append((wide_tables.comparison_table(numbers.compared), numbers.compared))
+    if len(numbers.ratios):
+        made.append((wide_tables.ratio_table(numbers.ratios), numbers.ratios))
+    if run.trials["task"].nunique() > 1:
+        made.append((wide_tables.methods_by_task(run, numbers.by_task), None))
+    made.append((tables.main_table(run, numbers.by_task), numbers.by_task))
+    overall = tables.overall_table(run, numbers.by_task, numbers.over_tasks)
+    made.append((overall, numbers.over_tasks if len(numbers.over_tasks) else None))
     for axis in run.axes:
         others = [other for other in run.axes if other != axis]
-        blocks = [block for _, block in tables.varying_blocks(by_task, axis, others)]
-        numbers[f"by_{axis}"] = pd.concat(blocks)
-        made.append(tables.axis_table(run, by_task, axis))
-    for table in made:
-        numbers[table.name].to_csv(folder / f"{table.name}.csv", index=False, lineterminator="\n")
-        (folder / f"{table.name}.md").write_text(table_text.to_markdown(table), encoding="utf-8")
-        (folder / f"{table.name}.tex").write_text(table_text.to_latex(table), encoding="utf-8")
-    return made
+        blocks = [block for _, block in tables.varying_blocks(numbers.by_task, axis, others)]
+        made.append((tables.axis_table(run, numbers.by_task, axis), pd.concat(blocks)))
+    made += [(diagnosis.signatures_table(run), None), (diagnosis.diagnostics_table(run), None)]
+    missing = tables.missing_lines(run)
+    shown = []
+    for table, values in made:
+        if table is not None:
+            shown.append(replace(table, missing=missing))
+            values = table_text.to_frame(table) if values is None else values
+            values.to_csv(folder / f"{table.name}.csv", index=False, lineterminator="\n")
+            (folder / f"{table.name}.md").write_text(table_text.to_markdown(shown[-1]), encoding="utf-8")
+            (folder / f"{table.name}.tex").write_text(table_text.to_latex(shown[-1]), encoding="utf-8")
+    if missing:
+        problems = [vars(problem) | {"state": "failed"} for problem in run.failed]
+        problems += [vars(problem) | {"state": "unfinished"} for problem in run.unfinished]
+        pd.DataFrame(problems).to_csv(folder / "missing_trials.csv", index=False, lineterminator="\n")
+    return shown
 
 
-def _draw(run: Run, by_task: pd.DataFrame) -> list[Drawing]:
-    look_of = looks(by_task, run.axes)
-    curves = load_curves(run)
-    plane = figures.return_cost_plane(run.trials, run.axes, look_of)
-    caption = "Small points are seeds, large ones their mean; hollow ones are oracles. Better is up and to the left."
-    drawings = [Drawing("return_cost", "Return against cost", caption, plane, narrow=run.trials["task"].nunique() == 1)]
-    for axis in run.axes:
-        others = [other for other in run.axes if other != axis]
-        caption = "White points are seeds, colored ones their mean; level lines are methods without this setting."
-        caption += " A MIL loss below its floor means that D_N was memorized."
-        for task in sorted({key[0] for key, _ in tables.varying_blocks(by_task, axis, others)}):
-            figure = figures.axis_curves(run.trials, task, axis, others)
-            title = f"{task}: by {labels.axis_title(axis)}"
-            drawings.append(Drawing(f"by_{axis}_{task}", title, caption, figure))
-    caption = "Mean over seeds at the steps that all seeds have; bands are 95 % bootstrap intervals of that mean."
-    for task in sorted(run.trials["task"].unique()):
-        figure = figures.learning_curves(curves, task, run.axes, look_of)
-        if figure is not None:
-            drawings.append(Drawing(f"curves_{task}", f"{task}: learning curves", caption, figure))
-    return drawings
-
-
-def _write_figures(folder: Path, drawings: list[Drawing]) -> list[str]:
-    """png and pdf files; returns the png images as base64 text for the page."""
+def _write_figures(folder: Path, run: Run, numbers: Numbers, small: bool) -> list[tuple[Drawing, str]]:
+    """png and pdf files; returns each drawing with its png as base64 text for the page."""
     _emptied(folder, ("png", "pdf"))
     images = []
-    for drawing in drawings:
-        png, _ = figures.save(drawing.figure, folder / drawing.name)
-        images.append(base64.b64encode(png.read_bytes()).decode())
+    for drawing in draw_all(run, numbers.by_task, numbers.over_tasks, numbers.compared):
+        png = canvas.save(drawing.figure, folder / drawing.name, small)
+        images.append((drawing, _base64(png)))
     return images
 
 
+def _film_strips(folder: Path) -> list[tuple[str, str]]:
+    """(what it shows, image) of each film strip that analysis/film_strips.py has drawn of this run."""
+    strips = sorted((folder / "film_strips").glob("*.png"))
+    return [(strip.with_suffix(".txt").read_text(encoding="utf-8").strip(), _base64(strip)) for strip in strips]
+
+
 def _render(
-    run: Run, by_task: pd.DataFrame, shown: list[tables.Table], drawings: list[Drawing], images: list[str]
+    run: Run, numbers: Numbers, shown: list[tables.Table], images: list[tuple[Drawing, str]], small: bool
 ) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -131,21 +135,29 @@ def _render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    diagnostics = [table for table in shown if table.name in ("signatures", "diagnostics")]
     return environment.get_template("report.html.j2").render(
         name=run.folder.resolve().name,
-        answer=answer(run.trials, by_task, run.axes),
-        numbers=page_text.key_numbers(run, by_task),
+        answer=answer(run.trials, numbers.by_task, run.axes, numbers.compared, numbers.ratios),
+        numbers=page_text.key_numbers(run, numbers.by_task),
         run=run,
-        cautions=page_text.cautions(run, by_task),
-        tables=shown,
-        drawings=list(zip(drawings, images, strict=True)),
+        cautions=page_text.cautions(run, numbers.by_task),
+        tables=[table for table in shown if table not in diagnostics],
+        diagnostics=diagnostics,
+        sections=[(name, list(part)) for name, part in groupby(images, key=lambda pair: pair[0].section)],
+        small=small,
+        film_strips=_film_strips(run.folder),
         blocks=lambda table: [(group, list(rows)) for group, rows in groupby(table.rows, key=lambda row: row.group)],
-        trials=page_text.trial_rows(run),
+        cells=page_text.trial_cells(run),
         decimal=tables.decimal,
         provenance=page_text.provenance(run),
         link=lambda trial_id: f"../trials/{quote(trial_id)}/" if run.has_folders else "",
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def _base64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
 
 
 def _emptied(folder: Path, endings: tuple[str, ...]) -> Path:

@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from analysis import labels
 from analysis.trial_rows import METRICS
-from safemil import metrics
+from safemil import aggregates
 
 SUMMARIZED = (*METRICS, "train_seconds", "eval_seconds")
-# 50 000 is the rule for published intervals; this many settles the second digit and keeps a report quick.
-BOOTSTRAP_REPETITIONS = 2000
+REPETITIONS = 50_000  # of every bootstrap in a report
 
 
-def summarize(trials: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+def summarize(trials: pd.DataFrame, axes: Sequence[str], repetitions: int = REPETITIONS) -> pd.DataFrame:
     """One row per task, method and setting: seeds, episodes, <metric>_mean, <metric>_std (nan for one seed), warnings.
+
+    Return and cost also as interquartile mean over seeds with its interval: <metric>_iqm, <metric>_low, <metric>_high.
 
     ``safe``: mean normalized cost at most 1. ``best_safe_return``: the largest return among a task's safe rows that are
     not oracles. ``warnings``: "signature (2 of 5 seeds)", joined by ";".
@@ -34,6 +35,8 @@ def summarize(trials: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
         row |= {"episodes_min": group["episodes"].min(), "episodes_max": group["episodes"].max()}
         for metric in SUMMARIZED:
             row |= {f"{metric}_mean": group[metric].mean(), f"{metric}_std": group[metric].std(ddof=1)}
+        for metric in ("normalized_return", "normalized_cost"):
+            row |= _iqm_columns(metric, run_matrix(group, metric, [task]), repetitions)
         row |= {"safe": bool(row["normalized_cost_mean"] <= 1), "warnings": _count_warnings(group["warnings"])}
         rows.append(row)
     rows.sort(key=lambda row: (row["task"], *_place(row, axes)))
@@ -43,43 +46,55 @@ def summarize(trials: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
     return summary.assign(best_safe_return=candidates == best)
 
 
-def summarize_over_tasks(trials: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+def summarize_over_tasks(trials: pd.DataFrame, axes: Sequence[str], repetitions: int = REPETITIONS) -> pd.DataFrame:
     """One row per method and setting: IQM of return and cost with 95 % intervals, tasks under the limit.
 
-    ``improvement`` is the probability that a run costs less than a run of bc-all, averaged over tasks. All of these
-    need every task (nan otherwise). The table is empty where the run has one task: there is nothing to aggregate.
+    The IQM needs every task (nan otherwise). The table is empty where the run has one task: nothing to aggregate.
     """
     tasks = sorted(trials["task"].unique())
     if len(tasks) < 2:
         return pd.DataFrame()
-    rng = np.random.default_rng(0)
-    reference = _matrix(trials[trials["method"] == "bc-all"], "normalized_cost", tasks)
     rows = []
     for (method, *setting), group in trials.groupby(["method", *axes], sort=False, dropna=False):
-        costs = _matrix(group, "normalized_cost", tasks)
         row = {"method": method, **dict(zip(axes, setting, strict=True)), "role": labels.method_role(method)}
-        row |= {"tasks": group["task"].nunique(), "seeds": len(costs)}
-        row |= _interval("normalized_return", _matrix(group, "normalized_return", tasks), rng)
-        row |= _interval("normalized_cost", costs, rng)
+        row |= {"tasks": group["task"].nunique(), "seeds": int(group.groupby("task")["seed"].nunique().min())}
+        for metric in ("normalized_return", "normalized_cost"):
+            matrix = run_matrix(group, metric, tasks)
+            row |= _iqm_columns(metric, matrix, repetitions)
         row["safe_tasks"] = int((group.groupby("task")["normalized_cost"].mean() <= 1).sum())
-        comparable = len(costs) > 0 and len(reference) > 0
-        row["improvement"] = metrics.probability_of_improvement(-costs, -reference) if comparable else math.nan
         rows.append(row)
     return pd.DataFrame(sorted(rows, key=lambda row: _place(row, axes)))
 
 
-def _interval(name: str, matrix: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
-    """Columns <name>_iqm, _low, _high of a matrix (seeds, tasks); no interval for one seed: it would have no width."""
+def run_matrix(group: pd.DataFrame, metric: str, tasks: Sequence[str]) -> np.ndarray:
+    """Values (n_runs, n_tasks) of the trials of one method and setting, (0, n_tasks) where a task has none.
+
+    Tasks are redrawn on their own, so runs of one row need not share a seed: each task gives its first n_runs seeds,
+    as many as the task with the fewest has.
+    """
+    by_task = [group[group["task"] == task].groupby("seed")[metric].mean().dropna().to_numpy() for task in tasks]
+    n_runs = min(map(len, by_task))
+    return np.stack([values[:n_runs] for values in by_task], axis=1)
+
+
+def with_interval(
+    name: str, statistic: Callable[..., np.ndarray], *matrices: np.ndarray, repetitions: int
+) -> dict[str, float]:
+    """Columns <name>, <name>_low, <name>_high of a statistic of matrices (n_runs, n_tasks).
+
+    nan where a matrix is empty; no interval where one has a single run: it would have no width.
+    """
+    fewest = min(map(len, matrices))
+    row = {name: float(statistic(*matrices)) if fewest else math.nan}
     low, high = math.nan, math.nan
-    if len(matrix) > 1:
-        low, high = metrics.stratified_bootstrap(matrix, metrics.iqm, BOOTSTRAP_REPETITIONS, rng)
-    return {f"{name}_iqm": metrics.iqm(matrix) if len(matrix) else math.nan, f"{name}_low": low, f"{name}_high": high}
+    if fewest > 1:
+        low, high = map(float, aggregates.stratified_bootstrap(statistic, *matrices, repetitions=repetitions))
+    return {**row, f"{name}_low": low, f"{name}_high": high}
 
 
-def _matrix(group: pd.DataFrame, metric: str, tasks: Sequence[str]) -> np.ndarray:
-    """Values (n_seeds, n_tasks) of the seeds that every task has."""
-    wide = group.pivot_table(index="seed", columns="task", values=metric, aggfunc="mean")
-    return wide.reindex(columns=tasks).dropna().to_numpy()
+def _iqm_columns(metric: str, matrix: np.ndarray, repetitions: int) -> dict[str, float]:
+    found = with_interval("iqm", aggregates.iqm, matrix, repetitions=repetitions)
+    return {f"{metric}_{name.removeprefix('iqm_')}": value for name, value in found.items()}
 
 
 def _place(row: dict, axes: Sequence[str]) -> tuple:

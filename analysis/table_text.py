@@ -7,6 +7,7 @@ import textwrap
 from dataclasses import dataclass
 from itertools import groupby
 
+import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as ConsoleTable
 from rich.text import Text
@@ -22,19 +23,20 @@ LATEX = {
         "✓": r"$\checkmark$",
         "✗": r"$\times$",
     },
-    **{"↑": r"$\uparrow$", "↓": r"$\downarrow$", "†": r"$\dagger$", "–": "--"},
+    **{"↑": r"$\uparrow$", "↓": r"$\downarrow$", "†": r"$\dagger$", "–": "--", "−": "$-$", "∞": r"$\infty$"},
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
-NUMERIC = re.compile(r"-?\d+\.\d+( ± \d+\.\d+)?( \[-?\d+\.\d+, -?\d+\.\d+\])?")
+NUMERIC = re.compile(r"(-?\d+\.\d+( ± \d+\.\d+)?( \[-?\d+\.\d+, -?\d+\.\d+\])?)( ✓)?")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is shown, and what it is sorted by."""
+    """What is shown, what it is sorted by, and which trials it came from (``labels.anchor``, a link on the page)."""
 
     text: str
     value: float | str
     bold: bool = False
+    anchor: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table ready to be written. ``name`` becomes the file name, ``notes`` stand below it, one per line."""
+    """A table ready to be written. ``name`` becomes the file name, ``notes`` stand below it, one per line.
+
+    ``missing`` stands above it: the trials that should be in it and are not.
+    """
 
     name: str
     title: str
@@ -56,12 +61,20 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+
+
+def to_frame(table: Table) -> pd.DataFrame:
+    """The table as it is shown, for a csv file: the block's name is its own first column."""
+    header = [table.group_header or "group", *table.header]
+    return pd.DataFrame([[row.group, *[cell.text for cell in row.cells]] for row in table.rows], columns=header)
 
 
 def to_markdown(table: Table) -> str:
     """A GitHub table; the block's name is its own first column."""
     header = [table.group_header, *table.header] if table.group_header else list(table.header)
-    lines = [f"### {table.title}", "", _markdown_line(header), _markdown_line([":--"] * len(header))]
+    lines = [f"### {table.title}", "", *[f"> {line}  " for line in table.missing], *[""] * bool(table.missing)]
+    lines += [_markdown_line(header), _markdown_line([":--"] * len(header))]
     for row in table.rows:
         texts = [f"**{cell.text}**" if cell.bold else cell.text for cell in row.cells]
         lines.append(_markdown_line([row.group, *texts] if table.group_header else texts))
@@ -71,9 +84,10 @@ def to_markdown(table: Table) -> str:
 def to_latex(table: Table) -> str:
     """A table environment with booktabs rules; needs \\usepackage{booktabs,amssymb}."""
     width = len(table.header)
-    caption = " ".join(f"{escape_latex(text.rstrip('.'))}." for text in (table.title, *table.notes))
+    caption = " ".join(f"{escape_latex(text.rstrip('.'))}." for text in (table.title, *table.missing[:1], *table.notes))
     lines = [
         "% needs \\usepackage{booktabs,amssymb}",
+        *[f"% {' '.join(escape_latex(line).split())}" for line in table.missing],
         r"\begin{table}[t]",
         r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{caption}}}",
@@ -92,7 +106,8 @@ def to_latex(table: Table) -> str:
 
 def to_console(table: Table) -> ConsoleTable:
     """A rich table for the end of a run, narrow enough for 80 columns: ``rich.console.Console().print`` shows it."""
-    console = ConsoleTable(title=table.title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+    console = ConsoleTable(title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+    console.title = "\n".join([table.title, *table.missing[:1]])
     console.caption, console.show_edge, console.padding = "\n".join(table.notes), False, (0, 1, 0, 0)
     for name in table.header:
         heading = Text(textwrap.fill(name, 9))
@@ -116,9 +131,9 @@ def escape_latex(text: str) -> str:
 def _latex_line(row: Row) -> str:
     texts = []
     for cell in row.cells:
-        if NUMERIC.fullmatch(cell.text):
-            number = "$" + cell.text.replace("±", r"\pm").replace(" [", r"\ [") + "$"
-            texts.append(rf"{{\boldmath{number}}}" if cell.bold else number)
+        if match := NUMERIC.fullmatch(cell.text):
+            number = "$" + match[1].replace("±", r"\pm").replace(" [", r"\ [") + "$"
+            texts.append((rf"{{\boldmath{number}}}" if cell.bold else number) + escape_latex(match[4] or ""))
         else:
             texts.append(escape_latex(cell.text))
     return " & ".join(texts) + r" \\"

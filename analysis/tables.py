@@ -15,7 +15,7 @@ from rich.console import Console
 
 from analysis import labels
 from analysis.load import Run, load_run
-from analysis.summary import BOOTSTRAP_REPETITIONS, summarize, summarize_over_tasks
+from analysis.summary import REPETITIONS, summarize, summarize_over_tasks
 from analysis.table_text import Cell, Row, Table, to_console
 
 HEADERS = {
@@ -30,17 +30,17 @@ MAIN_METRICS = ("normalized_return", "normalized_cost", "cvar_cost_20", "auroc")
 
 
 def print_table(folder: Path | str) -> None:
-    """Print a run's main table, and the one over all tasks, to the terminal.
+    """Print a run's main table, and with several tasks the interquartile means, to the terminal.
 
     Raises:
         UserError: the run is missing or holds no finished trial.
     """
     run = load_run(folder)
     console = Console()
-    console.print(to_console(main_table(run, summarize(run.trials, run.axes))))
-    overall = summarize_over_tasks(run.trials, run.axes)
-    if len(overall):
-        console.print(to_console(overall_table(run, overall)))
+    by_task, over_tasks = summarize(run.trials, run.axes), summarize_over_tasks(run.trials, run.axes)
+    shown = [main_table(run, by_task)] + ([overall_table(run, by_task, over_tasks)] if len(over_tasks) else [])
+    for table in shown:
+        console.print(to_console(replace(table, missing=missing_lines(run))))
 
 
 def main_table(run: Run, summary: pd.DataFrame) -> Table:
@@ -49,8 +49,10 @@ def main_table(run: Run, summary: pd.DataFrame) -> Table:
     columns = [metric for metric in MAIN_METRICS if summary[f"{metric}_mean"].notna().any()]
     rows = []
     for place, row in enumerate(summary.to_dict("records")):
-        name = _marked_variant(row, run.axes)
-        rows.append(Row(row["task"], row["role"], (Cell(name, f"{place:05d}"), *_cells(row, columns, footnotes))))
+        name = marked_variant(row, run.axes)
+        rows.append(
+            Row(row["task"], row["role"], (Cell(name, f"{place:05d}"), *_cells(row, run.axes, columns, footnotes)))
+        )
     limits = sorted(run.trials["cost_limit"].dropna().unique())
     limit = f" ({', '.join(f'{limit:g}' for limit in limits)})" if limits else ""
     spread = "Mean ± standard deviation over seeds" if summary["seeds"].max() > 1 else "One seed: no spread"
@@ -67,28 +69,31 @@ def main_table(run: Run, summary: pd.DataFrame) -> Table:
     return footnotes.under(table)
 
 
-def overall_table(run: Run, overall: pd.DataFrame) -> Table:
-    """Methods over all tasks: interquartile means with intervals, tasks under the limit, comparison with BC-All."""
+def overall_table(run: Run, by_task: pd.DataFrame, over_tasks: pd.DataFrame) -> Table:
+    """Interquartile means with intervals: over all tasks, then task by task over its seeds."""
+    parts = [("All tasks", over_tasks)] if len(over_tasks) else []
+    parts += [(str(task), rows) for task, rows in by_task.groupby("task", sort=True)]
     rows = []
-    for place, row in enumerate(overall.to_dict("records")):
-        cells = (
-            Cell(_marked_variant(row, run.axes), f"{place:05d}"),
-            _interval_cell(row, "normalized_return"),
-            _interval_cell(row, "normalized_cost"),
-            Cell(f"{row['safe_tasks']} of {row['tasks']}", row["safe_tasks"] / row["tasks"]),
-            Cell(decimal(row["improvement"]), row["improvement"]),
-            Cell(str(row["seeds"]), row["seeds"]),
-        )
-        rows.append(Row("", row["role"], cells))
+    for group, part in parts:
+        for place, row in enumerate(part.to_dict("records")):
+            anchor = row_anchor(row, run.axes)
+            within, of, unit = _within_limit(run, row) if "task" in row else (row["safe_tasks"], row["tasks"], "task")
+            cells = (
+                Cell(marked_variant(row, run.axes), f"{place:05d}"),
+                interval_cell(row, "normalized_return", "normalized_return_iqm", anchor),
+                interval_cell(row, "normalized_cost", "normalized_cost_iqm", anchor),
+                Cell(f"{within} of {of} {unit}{'s' if of > 1 else ''}", within / of),
+                Cell(str(row["seeds"]), row["seeds"]),
+            )
+            rows.append(Row(group, row["role"], cells))
     notes = [
         "IQM: mean of the middle half of all seeds and tasks; in brackets the 95 % stratified bootstrap interval"
-        f" ({BOOTSTRAP_REPETITIONS} repetitions).",
-        "P(cost < BC-All): probability that a run costs less than a run of BC-All, ties half, averaged over tasks.",
+        f" ({REPETITIONS} repetitions, seeds redrawn within each task).",
     ]
-    if (overall["seeds"] == 0).any():
-        notes.append("–: the method lacks a task, or no seed has all of them.")
-    header = ("Method", "Return, IQM ↑", "Cost, IQM ↓", "Tasks under the limit", "P(cost < BC-All) ↑", "Seeds")
-    return Table("overall", "Over all tasks", "", header, tuple(rows), tuple(notes))
+    if len(over_tasks) and over_tasks["normalized_cost_iqm"].isna().any():
+        notes.append("–: the method lacks a task.")
+    header = ("Method", "Return, IQM ↑", "Cost, IQM ↓", "Under the limit", "Seeds")
+    return Table("overall", "Interquartile means", "Task", header, tuple(rows), tuple(notes))
 
 
 def axis_table(run: Run, summary: pd.DataFrame, axis: str) -> Table:
@@ -101,7 +106,7 @@ def axis_table(run: Run, summary: pd.DataFrame, axis: str) -> Table:
         group = f"{task}, {labels.variant_label(method, others, values)}"
         for place, row in enumerate(block.to_dict("records")):
             value = Cell(labels.value_text(row[axis]), f"{place:05d}")
-            rows.append(Row(group, row["role"], (value, *_cells(row, columns, footnotes, mark_best=False))))
+            rows.append(Row(group, row["role"], (value, *_cells(row, run.axes, columns, footnotes, mark_best=False))))
     title = labels.axis_title(axis)
     header = (title[0].upper() + title[1:], *_headers(columns))
     notes = ["Scales and marks as in the table by task."]
@@ -117,34 +122,70 @@ def varying_blocks(summary: pd.DataFrame, axis: str, others: Sequence[str]) -> l
 
 
 def decimal(value: float) -> str:
-    """Two digits, "–" for nan, never "-0.00"."""
+    """Two digits, "–" for nan, "∞", never "-0.00"."""
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
     return "–" if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}"
 
 
-def _cells(row: dict, columns: Sequence[str], footnotes: _Footnotes, mark_best: bool = True) -> list[Cell]:
+def mean_text(row: dict, metric: str) -> str:
+    """ "0.42 ± 0.03" from the columns <metric>_mean and _std, the mean alone for one seed."""
+    mean, std = row[f"{metric}_mean"], row[f"{metric}_std"]
+    return decimal(mean) if math.isnan(std) else f"{decimal(mean)} ± {decimal(std)}"
+
+
+def row_anchor(row: dict, axes: Sequence[str]) -> str:
+    """Where the page lists the trials of one row of the summary; "" for a row over all tasks."""
+    return labels.anchor(row["task"], row["method"], [row[axis] for axis in axes]) if "task" in row else ""
+
+
+def interval_cell(row: dict, name: str, center: str = "", anchor: str = "") -> Cell:
+    """ "0.42 [0.31, 0.55]" from the columns ``center`` (else ``name``), <name>_low and <name>_high."""
+    middle, low, high = row[center or name], row[f"{name}_low"], row[f"{name}_high"]
+    text = decimal(middle) if math.isnan(low) else f"{decimal(middle)} [{decimal(low)}, {decimal(high)}]"
+    return Cell(text, middle, anchor=anchor)
+
+
+def missing_lines(run: Run) -> tuple[str, ...]:
+    """How many trials are not in the tables, then each with its reason."""
+    problems = [("failed", run.failed), ("unfinished or never started", run.unfinished)]
+    counts = " and ".join(f"{len(found)} {state}" for state, found in problems if found)
+    if not counts:
+        return ()
+    total = len(run.trials) + len(run.failed) + len(run.unfinished)
+    listed = [f"{problem.trial_id}: {' '.join(problem.reason.split())}" for _, found in problems for problem in found]
+    return (f"Not in this table: of {total} trials, {counts}.", *listed)
+
+
+def _cells(
+    row: dict, axes: Sequence[str], columns: Sequence[str], footnotes: _Footnotes, mark_best: bool = True
+) -> list[Cell]:
     """Everything right of a row's name: metrics, safe or not, seeds and episodes, footnotes."""
+    anchor = row_anchor(row, axes)
     cells = []
     for metric in columns:
-        mean, std = row[f"{metric}_mean"], row[f"{metric}_std"]
-        text = decimal(mean) if math.isnan(std) else f"{decimal(mean)} ± {decimal(std)}"
-        cells.append(Cell(text, mean, mark_best and metric == "normalized_return" and row["best_safe_return"]))
+        best = mark_best and metric == "normalized_return" and row["best_safe_return"]
+        cells.append(Cell(mean_text(row, metric), row[f"{metric}_mean"], best, anchor))
     low, high = row["episodes_min"], row["episodes_max"]
     episodes = "?" if math.isnan(low) else f"{low:.0f}" if low == high else f"{low:.0f}–{high:.0f}"
     letters = footnotes.letters(row["warnings"])
     cells.append(Cell("✓" if row["safe"] else "✗", float(row["safe"])))
-    return [*cells, Cell(f"{row['seeds']} × {episodes}", row["seeds"]), Cell(letters, letters)]
+    return [*cells, Cell(f"{row['seeds']} × {episodes}", row["seeds"], anchor=anchor), Cell(letters, letters)]
 
 
 def _headers(columns: Sequence[str]) -> tuple[str, ...]:
     return (*[HEADERS[metric] for metric in columns], "Safe", "Seeds × episodes", "Notes")
 
 
-def _interval_cell(row: dict, metric: str) -> Cell:
-    iqm, low, high = (row[f"{metric}_{end}"] for end in ("iqm", "low", "high"))
-    return Cell(decimal(iqm) if math.isnan(low) else f"{decimal(iqm)} [{decimal(low)}, {decimal(high)}]", iqm)
+def _within_limit(run: Run, row: dict) -> tuple[int, int, str]:
+    """(seeds within the cost limit, seeds, "seed") of one row of the summary."""
+    same = run.trials[["task", "method", *run.axes]] == [row[name] for name in ("task", "method", *run.axes)]
+    costs = run.trials.loc[same.all(axis=1), "normalized_cost"]
+    return int((costs <= 1).sum()), len(costs), "seed"
 
 
-def _marked_variant(row: dict, axes: Sequence[str]) -> str:
+def marked_variant(row: dict, axes: Sequence[str]) -> str:
+    """ "SafeMIL (K=64)", oracles with a dagger."""
     mark = " †" if row["role"] == "oracle" else ""
     return labels.variant_label(row["method"], axes, [row[axis] for axis in axes]) + mark
 

@@ -1,7 +1,7 @@
 """From a run's folder to rows of text, and from those to trials.csv: what the analysis knows about files.
 
-In: RUN/trials/<trial id>/{row.json, done, error.txt, config.json}; where the trial folders are gone, RUN/trials.csv
-alone. Out: one dict (column -> text, as it stands in trials.csv) per trial, in a fixed order.
+In: RUN/trials/<trial id>/{row.json, done, error.txt, config.json} and the axes in run.json; where the trial folders are
+gone, RUN/trials.csv alone. Out: one dict (column -> text, as it stands in trials.csv) per trial, in a fixed order.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import csv
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,8 @@ TRIAL_COLUMNS = (
     *("cost_limit", "episodes", "train_seconds", "eval_seconds", "status", "warnings", "reason"),
     *("dataset_sha256", "git_commit", "package_versions"),
 )
+# Where the configuration's own field name differs from the column's.
+COLUMN_OF_FIELD = {"segment_length": "horizon", "kind": "weighting"}
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,16 @@ def read_rows(folder: Path) -> tuple[list[dict[str, str]], list[Problem]]:
     unfinished: list[Problem] = []
     if (folder / "trials").is_dir():
         rows = []
+        axes = [
+            name for name in (read_json(folder / "run.json") or {}).get("axes") or () if column_of_field(name) == name
+        ]
         for trial in sorted((folder / "trials").iterdir()):
             if trial.is_dir() and not trial.name.startswith("."):
                 found = _read_trial(trial)
-                unfinished.append(found) if isinstance(found, Problem) else rows.append(found)
+                if isinstance(found, Problem):
+                    unfinished.append(found)
+                else:
+                    rows.append({**_settings(trial, axes), **found})
     elif (folder / "trials.csv").is_file():
         with (folder / "trials.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, restval=""))
@@ -75,6 +84,13 @@ def read_rows(folder: Path) -> tuple[list[dict[str, str]], list[Problem]]:
         raise UserError(f"{folder}: found neither trials/ nor trials.csv; expected a run made by tune/run.py")
     rows = [{column: text(row.get(column)) for column in dict.fromkeys([*TRIAL_COLUMNS, *row])} for row in rows]
     return sorted(rows, key=_row_order), unfinished
+
+
+def column_of_field(name: str) -> str:
+    """The column of a setting: "horizon" for "cost_model.segment_length"; its dotted name where it has none."""
+    last = name.rsplit(".", 1)[-1]
+    column = COLUMN_OF_FIELD.get(last, last)
+    return column if column in TRIAL_COLUMNS else name
 
 
 def is_failed(row: dict) -> bool:
@@ -126,6 +142,19 @@ def value_order(value: int | float | str) -> tuple[int, float, str]:
 def _row_order(row: dict[str, str]) -> tuple:
     settings = [value_order(setting(row[column])) for column in (*AXES, "seed")]
     return (row["task"], row["method"], settings, row["trial_id"])
+
+
+def _settings(trial: Path, axes: Sequence[str]) -> dict[str, object]:
+    """Settings that a grid varies and that have no column of their own, by their dotted names, from config.json."""
+    config = (read_json(trial / "config.json") or {}) if axes else {}
+    found = {}
+    for name in axes:
+        value: object = config if name.split(".")[0] in ("split", "evaluation") else config.get("method_config")
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            found[name] = value
+    return found
 
 
 def _read_trial(trial: Path) -> dict | Problem:

@@ -29,10 +29,11 @@ from baselines.settings import DWBCConfig
 from safemil.cloning import TransitionSampler, cloning_objective, make_policy
 from safemil.learned import Learned, SnapshotRecorder, snapshot_steps
 from safemil.networks import Normalizer, StackedMLP, replica
+from safemil.objectives import Batch, Info, Objective
 from safemil.policies import Policy
 from safemil.replicas import Steps, make_generators, set_normalizers
 from safemil.splits import HiddenLabels, Split
-from safemil.training import Batch, Info, Log, Objective, no_log, train
+from safemil.training import Log, no_log, train
 
 OUTPUT_RANGE = (0.1, 0.9)
 LOG_PROB_RANGE = (-60.0, 10.0)  # of log pi summed over action dimensions

@@ -27,9 +27,10 @@ from baselines.settings import SafeDICEConfig
 from safemil.cloning import cloning_objective, make_policy
 from safemil.learned import Learned, SnapshotRecorder, score_rows, snapshot_steps
 from safemil.networks import Normalizer, StackedMLP, StepScorer, replica
+from safemil.objectives import Batch, Info, Objective
 from safemil.replicas import IndexTable, Steps, Streams, make_generators, set_normalizers
 from safemil.splits import Split
-from safemil.training import Batch, Info, Log, Objective, no_log, train
+from safemil.training import Log, no_log, train
 
 LARGEST_ALPHA = 0.99
 ALPHA_MARGIN = 1e-5

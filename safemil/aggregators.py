@@ -48,6 +48,8 @@ def any_costly(costs: Tensor, real: Tensor) -> Tensor:
 class Aggregator(nn.Module):
     """The paper's: z = sum_t g^t c_t and S = mean_k z_k. A variant replaces one of the two."""
 
+    reads_embeddings = False  # whether it must be given more than None for them
+
     def __init__(self, config: CostModelConfig, generators: Sequence[torch.Generator], embedding_dim: int) -> None:
         super().__init__()
         self.bag_size, self.sizes = config.bag_size, config.aggregation
@@ -56,15 +58,15 @@ class Aggregator(nn.Module):
     def build(self, generators: Sequence[torch.Generator], embedding_dim: int) -> None:
         """The variant's own networks, if it has any."""
 
-    def pool_steps(self, costs: Tensor, factors: Tensor, embeddings: Tensor) -> Tensor:
+    def pool_steps(self, costs: Tensor, factors: Tensor, embeddings: Tensor | None) -> Tensor:
         """z of each item ``(..., R, n)``: costs ``(..., R, n, H)``, factors ``(R, n, H)``, e ``(R, n, H, E)``."""
         return segment_scores(costs, factors)
 
-    def pool_items(self, scores: Tensor, factors: Tensor, embeddings: Tensor) -> Tensor:
+    def pool_items(self, scores: Tensor, factors: Tensor, embeddings: Tensor | None) -> Tensor:
         """S of each bag: z ``(R, n)`` -> ``(R, bags)``."""
         return bag_scores(scores, self.bag_size)
 
-    def forward(self, costs: Tensor, factors: Tensor, embeddings: Tensor) -> Tensor:
+    def forward(self, costs: Tensor, factors: Tensor, embeddings: Tensor | None) -> Tensor:
         scores = self.pool_steps(costs, factors, embeddings)
         if scores.dim() == 3:
             scores = scores.amax(0)  # of M heads
@@ -74,19 +76,21 @@ class Aggregator(nn.Module):
 class SoftMaximum(Aggregator):
     """Risk that sits in few steps: between the mean and the largest step."""
 
-    def pool_steps(self, costs: Tensor, factors: Tensor, embeddings: Tensor) -> Tensor:
+    def pool_steps(self, costs: Tensor, factors: Tensor, embeddings: Tensor | None) -> Tensor:
         return factors.sum(-1) * soft_maximum(costs, factors > 0, self.sizes.rate)
 
 
 class NoisyOr(Aggregator):
     """Risk that sits in any step."""
 
-    def pool_steps(self, costs: Tensor, factors: Tensor, embeddings: Tensor) -> Tensor:
+    def pool_steps(self, costs: Tensor, factors: Tensor, embeddings: Tensor | None) -> Tensor:
         return factors.sum(-1) * any_costly(costs, factors > 0)
 
 
 class GatedAttention(Aggregator):
     """A weighted mean over steps whose weights are learned. w starts at zero: at first it is the plain mean."""
+
+    reads_embeddings = True
 
     def build(self, generators: Sequence[torch.Generator], embedding_dim: int) -> None:
         width = self.sizes.attention_width
@@ -94,13 +98,13 @@ class GatedAttention(Aggregator):
         self.gate = linear(generators, embedding_dim, width)  # U
         self.weigh = linear(generators, width, 1, "zero")  # w
 
-    def attention(self, factors: Tensor, embeddings: Tensor) -> Tensor:
+    def attention(self, factors: Tensor, embeddings: Tensor | None) -> Tensor:
         """a ``(R, n, H)``: 0 on padding, 1 in sum."""
         steps = embeddings.flatten(1, 2)
         logits = self.weigh(torch.tanh(self.content(steps)) * torch.sigmoid(self.gate(steps)))
         return torch.softmax(logits.view_as(factors).masked_fill(factors <= 0, -torch.inf), dim=-1)
 
-    def pool_steps(self, costs: Tensor, factors: Tensor, embeddings: Tensor) -> Tensor:
+    def pool_steps(self, costs: Tensor, factors: Tensor, embeddings: Tensor | None) -> Tensor:
         return factors.sum(-1) * (self.attention(factors, embeddings) * costs).sum(-1)
 
 
@@ -125,7 +129,7 @@ class DeepSets(Aggregator):
         width = self.sizes.deepsets_width
         self.h, self.rho = (MonotoneMLP(generators, sizes) for sizes in ((1, width, width), (width, width, 1)))
 
-    def pool_items(self, scores: Tensor, factors: Tensor, embeddings: Tensor) -> Tensor:
+    def pool_items(self, scores: Tensor, factors: Tensor, embeddings: Tensor | None) -> Tensor:
         items = self.h(scores.unsqueeze(-1)).unflatten(1, (-1, self.bag_size))
         return self.rho(items.mean(2)).squeeze(-1)
 
@@ -133,13 +137,15 @@ class DeepSets(Aggregator):
 class SetTransformer(Aggregator):
     """S = sum_k a_k z_k, a_k from all items of the bag. The last layer starts at zero: at first it is the mean."""
 
+    reads_embeddings = True
+
     def build(self, generators: Sequence[torch.Generator], embedding_dim: int) -> None:
         width, heads, points = self.sizes.transformer_width, self.sizes.transformer_heads, self.sizes.inducing_points
         self.enter = linear(generators, embedding_dim, width)
         self.blocks = nn.ModuleList(InducedAttention(generators, width, heads, points) for _ in range(2))
         self.weigh = linear(generators, width, 1, "zero")
 
-    def attention(self, factors: Tensor, embeddings: Tensor) -> Tensor:
+    def attention(self, factors: Tensor, embeddings: Tensor | None) -> Tensor:
         """a ``(R, bags, K)``, 1 in sum. A token is the mean embedding of the item's real steps."""
         real = (factors > 0).unsqueeze(-1)
         tokens = self.enter((embeddings * real).sum(2) / real.sum(2)).unflatten(1, (-1, self.bag_size))
@@ -147,7 +153,7 @@ class SetTransformer(Aggregator):
             tokens = block(tokens)
         return torch.softmax(self.weigh(tokens.flatten(1, 2)).unflatten(1, tokens.shape[1:3]).squeeze(-1), dim=-1)
 
-    def pool_items(self, scores: Tensor, factors: Tensor, embeddings: Tensor) -> Tensor:
+    def pool_items(self, scores: Tensor, factors: Tensor, embeddings: Tensor | None) -> Tensor:
         return (self.attention(factors, embeddings) * scores.unflatten(-1, (-1, self.bag_size))).sum(-1)
 
 

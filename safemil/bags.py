@@ -38,6 +38,7 @@ class SegmentSampler:
             all valid starts, which favours long trajectories.
         length_normalized: divide each score by G_T, which a whole trajectory needs lest its length be its score.
         modes: for each replica the mode of each of its trajectories; modes are then drawn equally often.
+        longest: steps that ``full`` is padded to (default: those of the longest trajectory drawn from).
     """
 
     def __init__(
@@ -50,12 +51,12 @@ class SegmentSampler:
         by: Literal["trajectory", "transition"] = "trajectory",
         length_normalized: bool = False,
         modes: Sequence[np.ndarray] | None = None,
+        longest: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         lengths = np.diff(offsets)
-        used = np.unique(np.concatenate(sets))
         full = segment_length == "full"
-        self.length = int(lengths[used].max()) if full else int(segment_length)
+        self.length = int(longest or lengths[np.concatenate(sets)].max()) if full else int(segment_length)
         taken = np.minimum(lengths, self.length)
         target = np.ones_like(taken) if length_normalized else np.full_like(taken, self.length)
         if full and not length_normalized:

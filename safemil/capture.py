@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
 
-Batch = dict[str, Tensor]
+from safemil.objectives import Batch
 
 WARM_UP = 3  # updates run kernel by kernel on a stream of their own before one is captured, as CUDA graphs require
 

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from safemil.learned import Learned, SnapshotRecorder, snapshot_steps
+from safemil.objectives import Batch, Info, Objective
 from safemil.policies import Policy
 from safemil.replicas import IndexTable, Steps, Streams, make_generators, set_normalizers
 from safemil.settings import PolicyConfig
 from safemil.splits import Split
-from safemil.training import Batch, Info, Log, Objective, train
+from safemil.training import Log, train
 
 
 def make_policy(splits: Sequence[Split], config: PolicyConfig, seeds: Sequence[int], device: str) -> Policy:

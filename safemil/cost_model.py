@@ -15,18 +15,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from safemil.aggregators import make_aggregator
 from safemil.bags import SegmentSampler
 from safemil.failure_modes import MultiHeadCostNetwork, find_modes
 from safemil.networks import CostNetwork, StepScorer
+from safemil.objectives import Batch, Info, Objective
 from safemil.replicas import Steps, Streams, make_generators
 from safemil.settings import CostModelConfig
 from safemil.splits import Split
-from safemil.training import Batch, Info, Objective
 from safemil.trajectories import Trajectories
+
+ROWS_KEPT = 2**18  # steps of all replicas whose hidden layers are kept for the backward pass: about 1.3 GB at 256-256
 
 
 def mil_loss(score_nonpreferred: Tensor, score_unlabeled: Tensor, scale: float = 1.0) -> Tensor:
@@ -43,7 +47,7 @@ def make_cost_network(data: Trajectories, config: CostModelConfig, seeds: Sequen
 class CostModel:
     """Cost network (``CostNetwork`` unless another is given), bag sampler and objective of R replicas.
 
-    One batch holds, per replica, ``pairs`` bags of K segments from D_N and as many from D_U: all random numbers of a
+    One batch holds, per replica, ``pairs`` bags of K segments from D_N, then as many from D_U: all random numbers of a
     block of steps are drawn by ``draw``; ``prepare`` gathers the steps of one update.
     """
 
@@ -61,6 +65,8 @@ class CostModel:
         self.streams = Streams(seeds, "bags", device)
         self.network = (network or make_cost_network(data, config, seeds)).to(device)
         self.aggregator = make_aggregator(config, seeds, self.network.embedding_dim).to(device)
+        nonpreferred = [split.nonpreferred for split in splits]
+        unlabeled = [split.unlabeled for split in splits]
         self.samplers = [
             SegmentSampler(
                 data.offsets,
@@ -70,12 +76,10 @@ class CostModel:
                 by=config.segment_by,
                 length_normalized=config.segment_length == "full",
                 modes=modes,
+                longest=data.lengths[np.concatenate([*nonpreferred, *unlabeled])].max(),
                 device=device,
             )
-            for sets, modes in (
-                ([split.nonpreferred for split in splits], find_modes(splits, config.modes, seeds)),
-                ([split.unlabeled for split in splits], None),
-            )
+            for sets, modes in ((nonpreferred, find_modes(splits, config.modes, seeds)), (unlabeled, None))
         ]
 
     def objective(self) -> Objective:
@@ -91,33 +95,48 @@ class CostModel:
         )
 
     def draw(self, n_steps: int) -> Batch:
-        """Start rows and trajectories of the bags of ``n_steps`` updates, ``(n_steps, R, pairs * K)`` each."""
+        """Start rows and trajectories of the bags of ``n_steps`` updates, ``(n_steps, R, 2 * pairs * K)`` each."""
         uniform = self.streams.uniform(n_steps, 2, self.config.pairs * self.config.bag_size, 2)
-        drawn: Batch = {}
-        for name, sampler, numbers in zip(("nonpreferred", "unlabeled"), self.samplers, uniform.unbind(2), strict=True):
-            drawn[f"{name}_start"], drawn[f"{name}_trajectory"] = sampler.pick(numbers)
-        return drawn
+        drawn = [sampler.pick(own) for sampler, own in zip(self.samplers, uniform.unbind(2), strict=True)]
+        starts, trajectories = (torch.cat(own, dim=-1) for own in zip(*drawn, strict=True))
+        return {"starts": starts, "trajectories": trajectories}
 
     def prepare(self, drawn: Batch) -> Batch:
-        """Rows -> observations and actions ``(R, pairs * K, H, .)`` and discount factors ``(R, pairs * K, H)``."""
-        batch: Batch = {}
-        for name, sampler in zip(("nonpreferred", "unlabeled"), self.samplers, strict=True):
-            rows, factors = sampler.expand(drawn[f"{name}_start"], drawn[f"{name}_trajectory"])
-            batch[f"{name}_observations"], batch[f"{name}_actions"] = self.steps(rows)
-            batch[f"{name}_factors"] = factors
-        return batch
+        """Rows -> observations, actions ``(R, 2 * pairs * K, H, .)`` and discount factors ``(R, 2 * pairs * K, H)``."""
+        rows, factors = self.samplers[0].expand(drawn["starts"], drawn["trajectories"])
+        observations, actions = self.steps(rows)
+        return {"observations": observations, "actions": actions, "factors": factors}
 
-    def scores(self, batch: Batch, name: str) -> Tensor:
-        """S of each drawn bag ``(R, pairs)``: in the paper ``bag_scores(segment_scores(costs, factors), K)``."""
-        observations, actions = batch[f"{name}_observations"], batch[f"{name}_actions"]
-        items = observations.shape[1:3]
-        embeddings = self.network.embed(observations.flatten(1, 2), actions.flatten(1, 2))
-        costs = self.network.score(embeddings).unflatten(-1, items)
-        return self.aggregator(costs, batch[f"{name}_factors"], embeddings.unflatten(1, items))
+    def scores(self, batch: Batch) -> Tensor:
+        """S of each drawn bag ``(R, 2 * pairs)``: in the paper ``bag_scores(segment_scores(costs, factors), K)``."""
+        factors = batch["factors"]
+        steps = batch["observations"].flatten(1, 2), batch["actions"].flatten(1, 2)
+        if self.aggregator.reads_embeddings:
+            embeddings = self.network.embed(*steps)
+            costs, embeddings = self.network.score(embeddings), embeddings.unflatten(1, factors.shape[1:])
+        else:
+            costs, embeddings = self.costs(*steps), None
+        return self.aggregator(costs.unflatten(-1, factors.shape[1:]), factors, embeddings)
+
+    def costs(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """Cost of each step ``(R, n)`` (of each head, if several: ``(M, R, n)``).
+
+        Long trajectories in large bags come in parts, whose layers are computed again in the backward pass rather than
+        kept: the memory then does not grow with K times H.
+        """
+
+        def part(*steps: Tensor) -> Tensor:
+            return self.network.score(self.network.embed(*steps))
+
+        size = max(1, ROWS_KEPT // len(observations))
+        if observations.shape[1] <= size:
+            return part(observations, actions)
+        parts = zip(observations.split(size, dim=1), actions.split(size, dim=1), strict=True)
+        return torch.cat([checkpoint(part, *own, use_reentrant=False, preserve_rng_state=False) for own in parts], -1)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Info]:
         """Mean over the pairs, ``(R,)``."""
-        nonpreferred, unlabeled = self.scores(batch, "nonpreferred"), self.scores(batch, "unlabeled")
+        nonpreferred, unlabeled = self.scores(batch).chunk(2, dim=1)
         info = {
             "score_nonpreferred": nonpreferred.detach().mean(1),
             "score_unlabeled": unlabeled.detach().mean(1),

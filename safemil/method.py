@@ -26,10 +26,11 @@ from safemil.config import ConfigError
 from safemil.cost_model import CostModel
 from safemil.learned import Learned, SnapshotRecorder, score_rows, snapshot_steps
 from safemil.networks import replica
+from safemil.objectives import Batch, Info
 from safemil.replicas import Steps, set_normalizers
 from safemil.settings import CostModelConfig, SafeMILConfig
 from safemil.splits import Split
-from safemil.training import Batch, Info, Log, no_log, train
+from safemil.training import Log, no_log, train
 from safemil.weights import step_weights, trajectory_means
 
 LONGEST_WEIGHT_SCALE = 10  # H of G_H in the exponential weights; a longer one leaves a single trajectory with weight
@@ -125,14 +126,12 @@ def fit_jointly(
     horizon = float(cost_model.samplers[1].powers[: weight_scale_steps(config.cost_model)].sum())
 
     @torch.no_grad()
-    def batch_weights(batch: Batch) -> Tensor:
-        """w of each step of the unlabeled segments ``(R, items, H)``, mean 1 over the batch."""
-        shape = batch["unlabeled_factors"].shape
-        observations, actions = batch["unlabeled_observations"], batch["unlabeled_actions"]
-        costs = cost_model.network(observations.flatten(1, 2), actions.flatten(1, 2)).unflatten(1, shape[1:])
+    def weights_of(observations: Tensor, actions: Tensor, factors: Tensor) -> Tensor:
+        """w of each step of the segments ``(R, items, H)``, mean 1 over the batch."""
+        costs = cost_model.network(observations, actions).view_as(factors)
         if kind in ("exponential", "exponential-segment"):  # the drawn segment stands for its trajectory
-            z = segment_scores(costs, batch["unlabeled_factors"]).unsqueeze(-1)
-            weights = torch.exp(-z / config.weights.beta).expand(shape)
+            z = segment_scores(costs, factors).unsqueeze(-1)
+            weights = torch.exp(-z / config.weights.beta).expand_as(factors)
         elif kind == "exponential-step":
             weights = torch.exp(-horizon * costs / config.weights.beta)
         else:
@@ -140,10 +139,11 @@ def fit_jointly(
         return weights / (weights.mean((1, 2), keepdim=True) + 1e-3)
 
     def policy_loss(batch: Batch) -> tuple[Tensor, Info]:
-        observations, actions = batch["unlabeled_observations"], batch["unlabeled_actions"]
-        factors = batch["unlabeled_factors"]
-        losses = policy.loss(observations.flatten(1, 2), actions.flatten(1, 2)).unflatten(1, factors.shape[1:])
-        return (batch_weights(batch) * factors * losses).sum((1, 2)) / factors.sum((1, 2)), {}
+        unlabeled = {name: values.chunk(2, dim=1)[1] for name, values in batch.items()}
+        steps = unlabeled["observations"].flatten(1, 2), unlabeled["actions"].flatten(1, 2)
+        factors = unlabeled["factors"]
+        weights = weights_of(*steps, factors) * factors
+        return (weights * policy.loss(*steps).view_as(factors)).sum((1, 2)) / factors.sum((1, 2)), {}
 
     objectives = [cost_model.objective(), cloning_objective(policy, config.policy, policy_loss)]
     train(

@@ -1,16 +1,15 @@
 """Metrics: the last stage before the tables. Episode returns, episode costs and scores come in, single numbers go out.
 
-Every estimator is one pure function of numpy arrays. Metrics over episodes refuse empty or non-finite input (a NaN cost
-compared with a limit would otherwise count as safe); rank statistics answer nan where they are not defined.
+Statistics over runs and tasks are in safemil/aggregates.py. Every estimator is one pure function of numpy arrays.
+Metrics over episodes refuse empty or non-finite input (a NaN cost compared with a limit would otherwise count as safe);
+rank statistics answer nan where they are not defined.
 
-    returns, costs   (n_episodes,)      undiscounted sums of one trained policy, one entry per evaluation episode
-    matrix           (n_runs, n_tasks)  one number per training run (seed) and task
+    returns, costs   (n_episodes,)   undiscounted sums of one trained policy, one entry per evaluation episode
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
@@ -107,75 +106,6 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     rank_x, rank_y = rank_x - rank_x.mean(), rank_y - rank_y.mean()
     scale = math.sqrt((rank_x**2).sum() * (rank_y**2).sum())
     return float((rank_x * rank_y).sum() / scale) if scale > 0 else math.nan
-
-
-def iqm(matrix: np.ndarray) -> float:
-    """Interquartile mean of all entries of ``matrix``: floor(N / 4) cut from each end. Source: Agarwal et al. 2021."""
-    values = np.sort(_episodes(np.asarray(matrix, float).ravel(), "matrix"))
-    cut = len(values) // 4
-    return float(values[cut : len(values) - cut].mean())
-
-
-def stratified_bootstrap(
-    matrix: np.ndarray,
-    statistic: Callable[[np.ndarray], float],
-    repetitions: int,
-    rng: np.random.Generator,
-    confidence: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile interval of ``statistic`` when the runs of each task are redrawn with replacement, task by task.
-
-    ``statistic`` maps a matrix (n_runs, n_tasks) to a number. Source: Agarwal et al. 2021; 50 000 repetitions for final
-    numbers. With five runs the interval is coarse: show the runs themselves beside it.
-    """
-    matrix = np.asarray(matrix, float)
-    if matrix.ndim != 2 or matrix.size == 0:
-        raise ValueError(f"stratified_bootstrap got shape {matrix.shape}, expected a filled matrix (n_runs, n_tasks)")
-    if repetitions < 1:
-        raise ValueError(f"repetitions is {repetitions}, expected at least 1")
-    draws: list[float] = []
-    while len(draws) < repetitions:
-        # Drawn a thousand at a time: one call each would take most of the time, all at once too much memory.
-        drawn_runs = rng.integers(len(matrix), size=(min(1000, repetitions - len(draws)), *matrix.shape))
-        draws += [statistic(redrawn) for redrawn in np.take_along_axis(matrix[None], drawn_runs, axis=1)]
-    tail = (1.0 - _share(confidence)) / 2.0
-    low, high = np.quantile(draws, [tail, 1.0 - tail])
-    return float(low), float(high)
-
-
-def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:
-    """P(a run of ``x`` is larger than a run of ``y``), ties half, averaged over tasks; 0.5 for identical arrays.
-
-    ``x`` (n_runs_x, n_tasks), ``y`` (n_runs_y, n_tasks). Larger is better: negate costs. Source: Agarwal et al. 2021.
-    """
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
-        raise ValueError(f"got shapes {x.shape} and {y.shape}, expected (n_runs, n_tasks) with the same tasks in both")
-    return float(np.mean([auroc(x[:, task], y[:, task]) for task in range(x.shape[1])]))
-
-
-def safety_ratio(method_costs: np.ndarray, baseline_costs: np.ndarray) -> float:
-    """Median over tasks of (lowest normalized cost among the baselines) / (normalized cost of the method).
-
-    ``method_costs`` (n_tasks,), ``baseline_costs`` (n_baselines, n_tasks); 3 means three times the cost. A task where
-    the method costs nothing counts as inf, or as 1 when a baseline costs nothing either. nan if any cost is negative.
-    Our reading of the paper's "3.7x", whose formula is not stated in the sources we have.
-    """
-    method = np.asarray(method_costs, float)
-    baselines = np.asarray(baseline_costs, float)
-    if baselines.ndim != 2 or method.shape != baselines.shape[1:] or baselines.size == 0:
-        found = f"{method.shape} and {baselines.shape}"
-        raise ValueError(f"got shapes {found}, expected (n_tasks,) and (n_baselines, n_tasks)")
-    return float(np.median([cost_ratio(*pair) for pair in zip(baselines.min(axis=0), method, strict=True)]))
-
-
-def cost_ratio(cost: float, method_cost: float) -> float:
-    """cost / method_cost with 0 / 0 = 1 (equally safe) and c / 0 = inf; nan when one is negative or nan."""
-    if not (cost >= 0 and method_cost >= 0):
-        return math.nan
-    if method_cost == 0:
-        return 1.0 if cost == 0 else math.inf
-    return float(cost / method_cost)
 
 
 def mil_loss_floor(

@@ -101,8 +101,11 @@ class Stage:
     """One training loop as the current keeper sees it; without a keeper, all of this does nothing."""
 
     def __init__(self, objectives: Sequence[Any], on_snapshot: Callable[[int], Any] | None) -> None:
-        self.objectives, self.on_snapshot = objectives, on_snapshot
-        self.parameters = [parameter for objective in objectives for parameter in objective.parameters]
+        self.on_snapshot = on_snapshot
+        self.values = [objective.values for objective in objectives]
+        self.tensors = [
+            tensor for objective in objectives for tensor in (objective.values, *objective.optimizer.state())
+        ]
         self.keeper = _current.get()
         if self.keeper is not None:
             self.state: dict[str, Any] = {"step": 0, "snapshots": []}
@@ -114,32 +117,32 @@ class Stage:
             return 0
         self.state.update(self.keeper.found.pop(0))
         for step, values in self.state["snapshots"]:
-            self._put(values)
+            put(self.values, values)
             self.on_snapshot(step)
-        self._put(self.state["parameters"])
-        for objective, moments in zip(self.objectives, self.state["optimizers"], strict=True):
-            settings = objective.optimizer.state_dict()["param_groups"]  # their tensors are on the right device
-            objective.optimizer.load_state_dict({"state": moments, "param_groups": settings})
+        put(self.tensors, self.state["tensors"])
         return self.state["step"]
 
     def snapshot(self, step: int) -> None:
         """To be called after ``on_snapshot(step)``."""
         if self.keeper is not None:
-            self.state["snapshots"].append((step, self._values()))
+            self.state["snapshots"].append((step, copies(self.values)))
 
     def keep(self, step: int, steps: int) -> None:
         """To be called after ``log``: writes if it is time; a finished stage is remembered for later writes."""
         if self.keeper is None or not (step == steps or self.keeper.due()):
             return
-        optimizers = [objective.optimizer.state_dict()["state"] for objective in self.objectives]
-        self.state.update(step=step, parameters=self._values(), optimizers=optimizers)
+        self.state.update(step=step, tensors=copies(self.tensors))
         if self.keeper.due():
             self.keeper.write()
 
-    def _values(self) -> list[Tensor]:
-        return [parameter.detach().cpu().clone() for parameter in self.parameters]
 
-    @torch.no_grad()
-    def _put(self, values: Sequence[Tensor]) -> None:
-        for parameter, value in zip(self.parameters, values, strict=True):
-            parameter.copy_(value)
+def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """On the CPU, as the tensors now are."""
+    return [tensor.detach().cpu().clone() for tensor in tensors]
+
+
+@torch.no_grad()
+def put(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Overwrite each tensor in place."""
+    for tensor, value in zip(tensors, values, strict=True):
+        tensor.copy_(value)

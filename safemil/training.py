@@ -1,27 +1,23 @@
 """The one training loop: draw a batch, let each objective take its step, keep metrics on the device, report in blocks.
 
-An objective is a loss over R replicas, the parameters it moves and how. Several objectives in one loop take their steps
-in order on the same batch (SafeMIL's joint mode: cost, then policy; DWBC: discriminator, then policy).
+Several objectives (safemil/objectives.py) in one loop take their steps in order on the same batch: SafeMIL's joint mode
+cost, then policy; DWBC discriminator, then policy.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from safemil.capture import CapturedUpdates
+from safemil.objectives import Batch, Objective, schedule_factor
 from safemil.replicas import BLOCK
 from safemil.resuming import Stage
 
-Batch = dict[str, Tensor]
-Info = dict[str, Tensor]
-Loss = Callable[[Batch], tuple[Tensor, Info]]
 Log = Callable[[str, int, dict[str, np.ndarray]], None]  # stage, step, metric -> (R,)
 
 
@@ -43,104 +39,6 @@ class TrainingError(RuntimeError):
 
 def no_log(stage: str, step: int, metrics: dict[str, np.ndarray]) -> None:
     """Discards what it is told."""
-
-
-def schedule_factor(schedule: str, step: int, steps: int) -> float:
-    """Multiplier of the learning rate at ``step`` of ``steps``: constant, linear to 0, or cosine to 0."""
-    if schedule == "linear":
-        return 1.0 - step / steps
-    if schedule == "cosine":
-        return 0.5 * (1.0 + math.cos(math.pi * step / steps))
-    return 1.0
-
-
-class Meter:
-    """Metrics of one objective, each ``(R,)``, summed on the device until they are read back in one transfer."""
-
-    def __init__(self) -> None:
-        self.names: tuple[str, ...] = ()
-        self.sums: Tensor | None = None
-        self.count = 0
-
-    def add(self, info: Info) -> None:
-        values = torch.stack(list(info.values()))
-        if self.sums is None:
-            self.names, self.sums = tuple(info), torch.zeros_like(values)
-        self.sums += values
-
-    def read(self) -> dict[str, np.ndarray]:
-        """Means since the last reading."""
-        if not self.count:
-            return {}
-        means = (self.sums / self.count).cpu().numpy()
-        self.sums.zero_()  # in place: a captured step adds to this very tensor
-        self.count = 0
-        return dict(zip(self.names, means, strict=True))
-
-
-@dataclass
-class Objective:
-    """One loss and its optimizer.
-
-    The losses of the replicas are summed, not averaged: each replica's gradient is then what it would be alone.
-    Decay is decoupled (AdamW); gradients are clipped by the norm of each replica's own parameters.
-    """
-
-    name: str
-    parameters: Sequence[Tensor]
-    loss: Loss
-    learning_rate: float
-    schedule: str = "constant"
-    weight_decay: float = 0.0
-    gradient_clip: float = 10.0
-    period: int = 1  # takes a step every `period` steps of the loop
-    values: nn.Parameter = field(init=False)  # (R, P) all parameters, of which `parameters` are views
-    optimizer: torch.optim.Optimizer = field(init=False)
-    meter: Meter = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.parameters = list(self.parameters)
-        self.values, self.meter = lay_out(self.parameters), Meter()
-        rate = torch.tensor(self.learning_rate, device=self.values.device)  # a tensor: a captured step reads it
-        self.optimizer = torch.optim.AdamW(
-            [self.values], lr=rate, weight_decay=self.weight_decay, fused=True, capturable=rate.is_cuda
-        )
-
-    @property
-    def rate(self) -> Tensor:
-        """The learning rate of the next update, a scalar on the device; the loop sets it."""
-        return self.optimizer.param_groups[0]["lr"]
-
-    def step(self, batch: Batch) -> None:
-        """One update; its metrics stay on the device, in ``meter``."""
-        loss, info = self.loss(batch)
-        gradients = torch.autograd.grad(loss.sum(), self.parameters, materialize_grads=True)
-        torch.cat([gradient.flatten(1) for gradient in gradients], dim=1, out=self.values.grad)
-        norm = clip_gradients(self.values.grad, self.gradient_clip)
-        self.optimizer.step()
-        self.meter.add({**info, f"{self.name}_loss": loss.detach(), f"{self.name}_gradient_norm": norm})
-
-
-@torch.no_grad()
-def lay_out(parameters: Sequence[Tensor]) -> nn.Parameter:
-    """Move stacked parameters into one tensor ``(R, P)``, with room for its gradient, and make them views of it.
-
-    Clipping and the optimizer then take one operation each, whatever the number of layers.
-    """
-    values = nn.Parameter(torch.cat([parameter.flatten(1) for parameter in parameters], dim=1))
-    values.grad = torch.zeros_like(values)
-    parts = values.split([parameter[0].numel() for parameter in parameters], dim=1)
-    for parameter, part in zip(parameters, parts, strict=True):
-        parameter.data = part.unflatten(1, parameter.shape[1:])
-    return values
-
-
-@torch.no_grad()
-def clip_gradients(gradients: Tensor, limit: float) -> Tensor:
-    """Scale each replica's gradient ``(R, P)`` to at most ``limit``, in place; returns the norms before, ``(R,)``."""
-    norms = torch.linalg.vector_norm(gradients, dim=1)
-    gradients.mul_((limit / (norms + 1e-6)).clamp(max=1.0).unsqueeze(1))
-    return norms
 
 
 def train(
@@ -175,7 +73,7 @@ def train(
     def update(inputs: Batch, active: Sequence[int]) -> None:
         batch = prepare(inputs)
         for number in active:
-            objectives[number].rate.copy_(inputs["rates"][number])
+            objectives[number].optimizer.rate.copy_(inputs["rates"][number])
             objectives[number].step(batch)
 
     device = objectives[0].values.device

@@ -81,6 +81,8 @@ def write_trial(
     trial.mkdir(parents=True)
     (trial / "config.json").write_text(json.dumps({"task": task, "method": method, "seed": seed}))
     _write_curves(trial / "curves.csv", row, steps, points, rng)
+    if learned:
+        _write_scores(trial, skill, rng)
     (trial / "log.txt").write_text("trained\n")
     (trial / "row.json").write_text(json.dumps(row))
     (trial / "done").touch()
@@ -114,6 +116,30 @@ def _write_curves(path: Path, row: dict, steps: int, points: int, rng: np.random
             goal = row["normalized_return"] * done + noise[2]
             cost = row["normalized_cost"] * done + abs(noise[1])
             writer.writerow({"stage": "evaluation", "step": step, "normalized_return": goal, "normalized_cost": cost})
+
+
+def _write_scores(trial: Path, skill: float, rng: np.random.Generator) -> None:
+    """scores.csv and example_steps.csv, as safemil/calibration.py describes them."""
+    places = [("D_N", "train", 1), ("D_N", "held_out", 1), ("D_U", "train", 0), ("D_U", "held_out", 0)]
+    rows = []
+    for name, part, all_bad in [*places, ("none", "unused", 0)]:
+        for number in range(20):
+            bad = bool(all_bad or number % 2)
+            cost = float(rng.uniform(75, 110) if bad else rng.uniform(0, 25))
+            score = float(np.clip(0.5 + 0.4 * skill * (1 if bad else -1) + rng.normal(0, 0.1), 0, 1))
+            weight = 2 * (1 - score) if (name, part) == ("D_U", "train") else math.nan
+            place = {"trajectory": len(rows), "set": name, "part": part, "band": "nonpreferred" if bad else "preferred"}
+            truth = {"true_cost": cost, "return": 500.0, "length": 60}
+            rows.append({**place, "predicted_cost": score, **truth, "weight": weight})
+    pd.DataFrame(rows).to_csv(trial / "scores.csv", index=False)
+    steps = []
+    for number, band in enumerate(("nonpreferred", "preferred")):
+        for step in range(60):
+            costs = band == "nonpreferred" and step % 20 > 12
+            predicted = 0.5 + 0.4 * skill * (1 if costs else -1) + rng.normal(0, 0.05)
+            example = {"trajectory": number, "band": band, "step": step}
+            steps.append({**example, "predicted_cost": predicted, "true_cost": float(costs)})
+    pd.DataFrame(steps).to_csv(trial / "example_steps.csv", index=False)
 
 
 def small_run(folder: Path, **changes: object) -> Path:

@@ -16,9 +16,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from analysis import summary, table_text, tables, trial_rows
+from analysis import comparison, diagnosis, summary, sweeps, table_text, tables, trial_rows, wide_tables
 from analysis.load import load_run, varying_axes, write_trials_csv
-from safemil import metrics
+from safemil import aggregates
+from safemil.diagnostics import failure_signatures
 from tests.fabricated_run import edit_row, small_run, trial_values, trials_frame
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,13 +137,95 @@ def test_summary_over_tasks_needs_every_task():
     table = summary.summarize_over_tasks(trials_frame([*rows, trial_values("ppl", 0, 1.0, task="A")]), ()).set_index(
         "method"
     )
-    assert table.loc["safemil", "normalized_cost_iqm"] == metrics.iqm(np.repeat([0.0, 1.0, 2.0, 3.0], 2))
+    assert table.loc["safemil", "normalized_cost_iqm"] == aggregates.iqm(np.repeat([[0.0], [1.0], [2.0], [3.0]], 2, 1))
     assert table.loc["safemil", "normalized_cost_low"] < 1.5 < table.loc["safemil", "normalized_cost_high"]
-    assert table.loc["safemil", "improvement"] == 1.0
-    assert table.loc["bc-all", "improvement"] == 0.5
     assert table.loc["safemil", "safe_tasks"] == 0
     assert math.isnan(table.loc["ppl", "normalized_cost_iqm"])
     assert summary.summarize_over_tasks(trials_frame([trial_values("safemil", 0, 1.0)]), ()).empty
+
+
+def test_runs_of_tasks_with_different_seeds_are_all_used():
+    """Tasks are redrawn on their own, so a run of a matrix need not be of one seed."""
+    rows = [
+        trial_values("safemil", s, c, task=t)
+        for t, s, c in (("A", 0, 1.0), ("A", 3, 2.0), ("B", 1, 5.0), ("B", 2, 6.0))
+    ]
+    matrix = summary.run_matrix(trials_frame(rows), "normalized_cost", ["A", "B"])
+    assert matrix.tolist() == [[1.0, 5.0], [2.0, 6.0]]
+    assert summary.run_matrix(trials_frame(rows[:3]), "normalized_cost", ["A", "B"]).tolist() == [[1.0, 5.0]]
+    assert summary.run_matrix(trials_frame(rows), "normalized_cost", ["A", "B", "C"]).shape == (0, 3)
+
+
+def test_summary_has_the_interquartile_mean_of_each_task():
+    rows = [trial_values("safemil", s, c) for s, c in enumerate((0.0, 1.0, 2.0, 50.0))]
+    row = summary.summarize(trials_frame(rows), (), 500).iloc[0]
+    assert row["normalized_cost_iqm"] == 1.5
+    assert 0 <= row["normalized_cost_low"] < 1.5 < row["normalized_cost_high"] <= 50
+
+
+# --- comparison --------------------------------------------------------------------------------------------------
+
+
+def compared_by_hand() -> pd.DataFrame:
+    costs = {"safemil": (0.5, 1.0), "ppl": (1.0, 4.0), "dwbc": (3.0, 2.0), "bc-safe": (0.25, 0.5)}
+    rows = [
+        trial_values(m, s, c + 0.1 * s, task=t, cost_mean=25 * c, normalized_cost_reference=25 * c - 5)
+        for m, pair in costs.items()
+        for t, c in zip("AB", pair, strict=True)
+        for s in range(3)
+    ]
+    return trials_frame(rows)
+
+
+def test_comparison_with_each_method_by_hand():
+    table = comparison.compare_methods(compared_by_hand(), (), 300).set_index("method")
+    assert table.index.tolist() == ["ppl", "dwbc", "bc-safe"]
+    # Means are 0.1 above the first seed's: (1.1 / 0.6 + 4.1 / 1.1) / 2.
+    assert table.loc["ppl", "ratio"] == pytest.approx((1.1 / 0.6 + 4.1 / 1.1) / 2)
+    assert table.loc["ppl", "ratio_low"] < table.loc["ppl", "ratio"] < table.loc["ppl", "ratio_high"]
+    assert table.loc["ppl", "safer"] == 1.0 and table.loc["bc-safe", "safer"] == 0.0
+    assert table.loc["dwbc", ["lower_cost_tasks", "lower_iqm_tasks", "tasks"]].tolist() == [2, 2, 2]
+    assert table.loc["dwbc", "better_return"] == 0.5 and table.loc["dwbc", "return_difference"] == 0.0
+
+
+def test_safety_ratio_is_against_the_safest_label_limited_baseline_of_each_task():
+    table = comparison.safety_ratios(compared_by_hand(), (), 300).set_index("reading")
+    assert table["baselines"].tolist() == [2, 2, 2] and table["tasks"].tolist() == [2, 2, 2]
+    # PPL is the safest baseline of A, DWBC of B; the oracle BC-Safe is none.
+    expected = (1.1 / 0.6 + 2.1 / 1.1) / 2
+    assert table.loc["cost over cost limit", "ratio"] == pytest.approx(expected)
+    assert table.loc["cost plus 1", "ratio"] == pytest.approx((26 / 13.5 + 51 / 26) / 2)
+    assert table.loc["cost above the reference, plus 1", "ratio"] == pytest.approx((21 / 8.5 + 46 / 21) / 2)
+
+
+def test_a_sweep_is_no_method_to_compare():
+    for compare in (comparison.compare_methods, comparison.safety_ratios):
+        assert compare(compared_by_hand(), ("bag_size",), 10).empty
+        assert compare(compared_by_hand().query("method != 'safemil'"), (), 10).empty
+
+
+# --- sweeps ------------------------------------------------------------------------------------------------------
+
+
+def sweep_of(worst: dict) -> pd.DataFrame:
+    return trials_frame(
+        [trial_values("safemil", s, 1.0, bag_size=k, auroc=a) for k, a in worst.items() for s, a in ((0, 1.0), (1, a))]
+    )
+
+
+@pytest.mark.parametrize(
+    ("worst_seed", "expected"),
+    [
+        ({1: 0.5, 8: 0.91, 64: 0.95}, 8),
+        ({1: 0.95, 8: 0.7, 64: 0.9}, 64),  # once reliable is not enough: every larger one must be
+        ({1: 0.95, 8: 0.95, 64: 0.89}, None),
+        ({1: 0.95, 8: math.nan, 64: 0.95}, 64),
+        ({8: 0.9}, 8),
+    ],
+)
+def test_reliable_from_the_value_where_every_seed_separates_here_and_above(worst_seed, expected):
+    assert sweeps.reliable_from(sweep_of(worst_seed), "bag_size") == expected
+    assert sweeps.reliable_from(sweep_of(worst_seed), "horizon") is None
 
 
 # --- tables ------------------------------------------------------------------------------------------------------
@@ -170,6 +253,58 @@ def test_main_table(warned_run):
     lone = table.rows[4].cells
     assert re.fullmatch(r"\d\.\d\d", lone[1].text), "one seed has no spread"
     assert lone[-2].text == "1 × 50"
+
+
+def test_methods_by_tasks_marks_safe_costs_and_the_best_safe_method(warned_run):
+    run, by_task = warned_run
+    table = wide_tables.methods_by_task(run, by_task)
+    assert table.header == ("Method", "BallCircle", "CarRun")
+    assert [row.cells[0].text for row in table.rows] == ["SafeMIL", "BC-All", "BC-Safe †"] * 3
+    blocks = {row.group for row in table.rows}
+    assert blocks == {"Normalized return ↑", "Normalized cost ↓", "CVaR 20 % of the cost ↓"}
+    safe = [[cell.text.endswith("✓") for cell in row.cells[1:]] for row in table.rows[3:6]]
+    assert safe == [list(by_task[by_task["method"] == name]["safe"]) for name in ("safemil", "bc-all", "bc-safe")]
+    assert table.rows[0].cells[1].bold and table.rows[3].cells[1].bold and not table.rows[2].cells[1].bold
+
+
+def test_signatures_are_listed_with_their_seeds(warned_run):
+    run, _ = warned_run
+    table = diagnosis.signatures_table(run)
+    assert [(row.group.split(":")[0], row.cells[0].text, row.cells[1].text) for row in table.rows] == [
+        ("cost collapse", "BallCircle, SafeMIL", "1 of 3"),
+        ("memorized D_N", "BallCircle, SafeMIL", "1 of 3"),
+    ]
+    assert set(diagnosis.SIGNATURES) == set(failure_signatures(everything_wrong()))
+
+
+def everything_wrong() -> dict:
+    """Numbers that raise every alarm that can be raised at once, and the last with them."""
+    return {
+        **{"mil_loss_final": math.log(2), "auroc_unlabeled": 0.5, "saturated_share": 1.0, "weight_ess_share": 0.01},
+        **{"auroc_unlabeled_train": 0.9, "auroc_unlabeled_held_out": 0.5, "held_out_nonpreferred": 10},
+        **{
+            "length_correlation": 0.9,
+            "normalized_return": 0.0,
+            "normalized_cost": 0.0,
+            "oracle_return_correlation": 0.9,
+        },
+    }
+
+
+def test_settings_without_a_column_come_from_the_configuration(tmp_path):
+    folder = small_run(tmp_path, methods=("safemil",), settings=[{"bag_size": k} for k in (8, 64)])
+    for path in (folder / "trials").iterdir():
+        beta = 0.1 if path.name.endswith("_8") else 0.6
+        config = {"split": {"spread": beta}, "method_config": {"weights": {"beta": beta}}}
+        (path / "config.json").write_text(json.dumps(config))
+        edit_row(path, bag_size=64)
+    axes = {"weights.beta": [0.1, 0.6], "split.nothing": []}
+    (folder / "run.json").write_text(json.dumps({"axes": axes}))
+    run = load_run(folder)
+    assert run.axes == ("weights.beta",) and sorted(set(run.trials["weights.beta"])) == [0.1, 0.6]
+    write_trials_csv(folder)
+    shutil.rmtree(folder / "trials")
+    pd.testing.assert_frame_equal(load_run(folder).trials, run.trials)
 
 
 def test_notes_column_only_where_there_are_notes(tmp_path):
@@ -217,7 +352,15 @@ def test_latex_is_escaped_balanced_and_rectangular(warned_run):
 def test_latex_compiles(warned_run, tmp_path):
     if shutil.which("pdflatex") is None:
         pytest.skip("pdflatex is not installed")
-    body = table_text.to_latex(tables.main_table(*warned_run))
+    run, by_task = warned_run
+    over_tasks = summary.summarize_over_tasks(run.trials, run.axes, 50)
+    compared = comparison.compare_methods(run.trials, run.axes, 50)
+    ratios = comparison.safety_ratios(run.trials, run.axes, 50)
+    made = [tables.main_table(run, by_task), tables.overall_table(run, by_task, over_tasks)]
+    made += [wide_tables.methods_by_task(run, by_task), wide_tables.comparison_table(compared)]
+    made += [wide_tables.ratio_table(ratios), diagnosis.signatures_table(run), diagnosis.diagnostics_table(run)]
+    missing = ("Not in this table: of 10 trials, 1 failed.", "CarRun-ppl_1: 50 % & {more} \\ of D_N")
+    body = "\n".join(table_text.to_latex(tables.replace(table, missing=missing)) for table in made)
     source = rf"\documentclass{{article}}\usepackage{{booktabs,amssymb}}\begin{{document}}{body}\end{{document}}"
     (tmp_path / "table.tex").write_text(source)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]

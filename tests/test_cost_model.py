@@ -46,6 +46,20 @@ def test_mil0_untrained_loss_is_log_2(segment_length):
     assert loss.item() == pytest.approx(math.log(2), abs=1e-7)
 
 
+@pytest.mark.parametrize("heads", [1, 2])
+def test_parts_that_are_computed_again_change_no_gradient(heads, monkeypatch):
+    """K = 8 trajectories of 12 steps in four bags: 384 steps at once, or 40 at a time."""
+    model = cost_model(separable_split(), segment_length="full", bag_size=8, pairs=2, heads=heads)
+    with torch.no_grad():
+        model.network.mlp.layers[-1].weight.normal_(generator=torch.Generator().manual_seed(0))
+    batch, parameters = first_batch(model), list(model.network.parameters())
+    whole = torch.autograd.grad(model.loss(batch)[0].sum(), parameters)
+    monkeypatch.setattr("safemil.cost_model.ROWS_KEPT", 40)
+    in_parts = torch.autograd.grad(model.loss(batch)[0].sum(), parameters)
+    for one, other in zip(whole, in_parts, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize(("bag_size", "expected"), [(1, 0.4055), (2, 0.8109), (3, 1.0), (8, 1.0)])
 def test_mil1_bag_size_is_a_temperature(bag_size, expected):
     """Two states, H = 1, q_N = .6, q_U = .5: the minimizer's cost difference, by enumeration of all bags."""

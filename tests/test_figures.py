@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import figures, floors, labels, looks
-from analysis.load import load_curves, load_run
+from analysis import aggregate_figures, calibration_figures, canvas, figures, floors, labels, looks, summary, sweeps
+from analysis.load import load_curves, load_run, load_trial_tables
 from safemil import metrics
 from safemil.discounting import discounted_length
 from tests.fabricated_run import small_run, trial_values, trials_frame
@@ -76,3 +76,90 @@ def test_floors_follow_the_settings_of_the_trials():
     assert full["large_bags"] == {1: metrics.mil_loss_floor(0.4, 1.0)}
     for unknown in ({"mixture": ""}, {"aggregator": "attention"}, {"contamination": 0.25}):
         assert floors.floors_by_value(trials_frame([{**rows[0], **unknown}]), "bag_size")["large_bags"] == {}
+
+
+# --- over tasks, and the learned cost ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def paper_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("paper")
+    return load_run(small_run(folder, tasks=("BallCircle", "CarRun"), methods=("safemil", "ppl", "bc-all")))
+
+
+def test_performance_profiles_count_runs(paper_run):
+    trials = paper_run.trials
+    figure = aggregate_figures.performance_profiles(trials, (), looks.looks(trials, ()))
+    returns, costs = figure.axes
+    mine = trials[trials["method"] == "safemil"]
+    for panel, metric, count in ((returns, "normalized_return", np.greater), (costs, "normalized_cost", np.less_equal)):
+        x, y = panel.lines[0].get_xdata(), panel.lines[0].get_ydata()
+        assert y[77] == pytest.approx(count(mine[metric].to_numpy(), x[77]).mean())
+    assert returns.lines[0].get_ydata()[[0, -1]].tolist() == [1.0, 0.0]
+    assert costs.lines[0].get_ydata()[[0, -1]].tolist() == [0.0, 1.0]
+    for panel in figure.axes:
+        band = panel.collections[0].get_paths()[0].vertices[:, 1]
+        assert band.min() >= 0 and band.max() <= 1
+
+
+def test_interquartile_means_show_the_interval_of_each_method(paper_run):
+    over_tasks = summary.summarize_over_tasks(paper_run.trials, (), 100)
+    figure = aggregate_figures.interquartile_means(over_tasks, (), looks.looks(over_tasks, ()), "all tasks")
+    bars = [line.get_xdata() for line in figure.axes[1].lines if len(line.get_xdata()) == 2][:3]
+    expected = over_tasks[["normalized_cost_low", "normalized_cost_high"]].to_numpy()
+    assert np.array(bars) == pytest.approx(expected)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["SafeMIL", "PPL", "BC-All"]
+
+
+def test_calibration_figures_show_what_training_never_used(paper_run):
+    scores = load_trial_tables(paper_run, "scores.csv", ("set", "part", "band", "true_cost"))
+    look_of = looks.looks(paper_run.trials, ())
+    figure = calibration_figures.predicted_against_true(scores, "BallCircle", (), look_of)
+    assert [panel.get_title() for panel in figure.axes] == ["SafeMIL", "PPL"]
+    drawn = sum(len(line.get_xdata()) for line in figure.axes[0].lines[:-1])
+    assert drawn == 3 * 3 * 20  # seeds x (held-out D_N, held-out D_U, unused) x 20
+    weights = calibration_figures.weights_against_cost(scores, "BallCircle", (), look_of)
+    assert sum(len(line.get_xdata()) for line in weights.axes[0].lines[:-1]) == 3 * 20  # D_U's training part alone
+    histogram = calibration_figures.score_histograms(scores, "BallCircle", (), look_of)
+    assert len(histogram.axes[0].patches) == 3
+    assert calibration_figures.score_histograms(scores, "Nowhere", (), look_of) is None
+
+
+def test_steps_that_cost_are_shaded(paper_run):
+    steps = load_trial_tables(
+        paper_run, "example_steps.csv", ("trajectory", "band", "step", "predicted_cost", "true_cost")
+    )
+    shown = steps[steps["trial_id"] == "BallCircle-safemil-s0-default"]
+    look = next(iter(looks.looks(paper_run.trials, ()).values()))
+    bad, good = calibration_figures.steps_of_examples(shown, "BallCircle", look).axes
+    assert [tuple(span.get_extents().intervalx) for span in bad.patches] and len(bad.patches) == 3 and not good.patches
+    assert bad.get_ylim() == good.get_ylim()
+
+
+def test_many_settings_are_thinned_to_a_page(tmp_path):
+    run = load_run(
+        small_run(tmp_path, methods=("safemil",), seeds=(0,), settings=[{"bag_size": k} for k in range(1, 31)])
+    )
+    scores = load_trial_tables(run, "scores.csv", ("set", "part", "band", "true_cost"))
+    figure = calibration_figures.score_histograms(scores, "BallCircle", run.axes, looks.looks(run.trials, run.axes))
+    titles = [panel.get_title() for panel in figure.axes]
+    assert len(titles) == calibration_figures.MOST_PANELS
+    assert titles[0] == "SafeMIL (K=1)" and titles[-1] == "SafeMIL (K=30)"
+
+
+def test_the_smallest_reliable_bag_size_is_marked(tmp_path):
+    run = load_run(small_run(tmp_path, methods=("safemil",), settings=[{"bag_size": k} for k in (1, 8, 64, 256)]))
+    figure = figures.axis_curves(run.trials, "BallCircle", "bag_size", ())
+    (panel,) = [panel for panel in figure.axes if "AUROC" in panel.get_title()]
+    expected = sweeps.reliable_from(run.trials, "bag_size")
+    assert expected is not None
+    assert any(f"reliable from K = {expected}" in text.get_text() for text in panel.texts)
+
+
+def test_saved_figures_are_the_same_each_time(tmp_path, paper_run):
+    def draw(name: str) -> list[bytes]:
+        figure = figures.return_cost_plane(paper_run.trials, (), looks.looks(paper_run.trials, ()))
+        png = canvas.save(figure, tmp_path / name)
+        return [png.read_bytes(), png.with_suffix(".pdf").read_bytes()]
+
+    assert draw("first") == draw("second")

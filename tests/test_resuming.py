@@ -1,4 +1,4 @@
-"""A training that is interrupted and resumed equals one that was not, bit for bit, whatever the method."""
+"""A training that is interrupted and resumed equals one that was not, bit for bit, at whatever moment it was."""
 
 import numpy as np
 import pytest

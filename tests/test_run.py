@@ -118,6 +118,12 @@ def test_a_trial_folder_is_whole(finished_run):
         assert row["cost_mean"] == pytest.approx(final["cost"].mean())
         assert row["normalized_cost"] == pytest.approx(final["cost"].mean() / 25)
         assert "evaluation" in set(pd.read_csv(folder / "curves.csv")["stage"])
+        if config["method"] == "safemil":
+            scores = pd.read_csv(folder / "scores.csv")
+            assert (scores.loc[scores["weight"].notna(), "set"] == "D_U").all() and scores[
+                "predicted_cost"
+            ].notna().all()
+            assert set(pd.read_csv(folder / "example_steps.csv")["band"]) == {"nonpreferred", "preferred"}
 
 
 @pytest.mark.slow

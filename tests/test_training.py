@@ -8,9 +8,10 @@ import torch
 
 from safemil import checkpoints
 from safemil.networks import StackedMLP
+from safemil.objectives import AdamW, Objective, clip_gradients, lay_out, schedule_factor
 from safemil.policies import Policy
 from safemil.replicas import BLOCK, IndexTable, Streams, make_generators
-from safemil.training import Objective, clip_gradients, lay_out, schedule_factor, train
+from safemil.training import train
 
 
 def test_streams_depend_on_seed_and_purpose_alone():
@@ -36,6 +37,23 @@ def test_gradients_are_clipped_per_replica():
     norms = clip_gradients(gradients, 10.0)
     torch.testing.assert_close(norms, torch.tensor([5.0, 50.0]))
     torch.testing.assert_close(gradients, torch.tensor([[3.0, 4.0], [6.0, 8.0]]), rtol=1e-5, atol=0)
+
+
+def test_adamw_is_torchs_own():
+    drawn = torch.Generator().manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.ones(2, 300)) for _ in range(2))
+    ours.grad = torch.zeros(2, 300)
+    optimizer, reference = (
+        AdamW(ours, 0.01, 0.1),
+        torch.optim.AdamW([theirs], lr=torch.tensor(0.01), weight_decay=0.1, fused=True),
+    )
+    for _ in range(20):
+        gradient = torch.randn(2, 300, generator=drawn)
+        ours.grad.copy_(gradient)
+        theirs.grad = gradient
+        optimizer.step()
+        reference.step()
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 def test_laying_out_parameters_changes_none_of_them():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "policy.learning_rate": 1e-5,
         "policy.schedule": "linear",
         "policy.weight_decay": 0.01,
+    },
+    "study": {  # bench's rates at step counts that two cores finish in minutes a pack
+        "cost_model.steps": 5_000,
+        "discriminator.steps": 5_000,
+        "cost_model.pairs": 1,
+        "policy.steps": 20_000,
+        "evaluation.episodes": 20,
+        "evaluation.checkpoint_episodes": 5,
     },
     "demo": {
         "cost_model.steps": 3_000,
@@ -51,7 +60,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Grid:
-    """Tasks x methods x seeds x axes. An axis applies to the methods that have its setting."""
+    """Tasks x methods x seeds x axes x points. An axis applies to the methods that have its setting."""
 
     summary: str
     tasks: tuple[str, ...] = PAPER_TASKS
@@ -59,7 +68,33 @@ class Grid:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     preset: str = "bench"
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    points: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)  # of each method, beside the axes
+    tuned: bool = False  # take each method's stored settings (tune/tuning.py)
 
+
+def combinations(fixed: Mapping[str, Any], **axes: tuple[Any, ...]) -> tuple[dict[str, Any], ...]:
+    """Every combination of the axes (``__`` stands for the dot of a setting's name), each with ``fixed``."""
+    names = [name.replace("__", ".") for name in axes]
+    return tuple({**fixed, **dict(zip(names, values, strict=True))} for values in itertools.product(*axes.values()))
+
+
+# Six settings each. bc-all has no score, so nothing to choose by. One episode, as no trial goes without; and one policy
+# step where the score does not depend on the policy.
+_NO_ROLLOUTS = {"evaluation.episodes": 1, "evaluation.checkpoints": 1}
+_COST_ALONE = {**_NO_ROLLOUTS, "policy.steps": 1}
+_COST_MODEL = {"cost_model__learning_rate": (1e-4, 3e-4, 1e-3), "cost_model__weight_decay": (0.0, 0.01)}
+TUNING: dict[str, tuple[dict[str, Any], ...]] = {
+    "safemil": combinations(_COST_ALONE, **_COST_MODEL),
+    "ppl": combinations(_COST_ALONE, **_COST_MODEL),
+    "ppl-trex": combinations(
+        _COST_ALONE, cost_model__learning_rate=(3e-5, 1e-4, 3e-4), cost_model__segment_length=(25, 50)
+    ),
+    "dwbc": combinations(_NO_ROLLOUTS, eta=(0.3, 0.5, 0.7), period=(1, 10)),
+    "safedice": combinations(
+        _COST_ALONE, discriminator__learning_rate=(3e-5, 1e-4, 3e-4), gradient_penalty=(1.0, 10.0)
+    ),
+    "dexperts": combinations(_NO_ROLLOUTS, policy__learning_rate=(1e-4, 3e-4, 1e-3), policy__weight_decay=(0.0, 0.01)),
+}
 
 LABEL_LIMITED = tuple(name for name, method in METHODS.items() if not method.oracle)
 
@@ -71,7 +106,15 @@ GRIDS: dict[str, Grid] = {
         seeds=(0, 1, 2),
         preset="demo",
     ),
-    "paper": Grid("the paper's main table: six tasks, every imitation method", methods=(*LABEL_LIMITED, "bc-safe")),
+    "paper": Grid(
+        "the paper's main table: six tasks, every imitation method", methods=(*LABEL_LIMITED, "bc-safe"), tuned=True
+    ),
+    "tuning": Grid(
+        "the same number of settings for each label-limited method, to be chosen by the label-free AUROC",
+        methods=tuple(TUNING),
+        seeds=(100, 101, 102),  # other splits than the ones that are reported
+        points=TUNING,
+    ),
     "ablation": Grid("cloning D_U alone beside SafeMIL: is D_U contaminated?", methods=("bc-all", "safemil")),
     "bagsize": Grid("bag size K", axes={"cost_model.bag_size": (1, 8, 16, 32, 64, 128, 256)}),
     "horizon": Grid("segment length H", axes={"cost_model.segment_length": (5, 10, 25, 50, 100, "full")}),

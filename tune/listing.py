@@ -41,10 +41,12 @@ def labels_of(trials: Sequence[Trial]) -> dict[str, dict[str, str]]:
     """Pack id -> what tells it from the others: task, method, the settings that vary, seeds."""
 
     axes = varying_axes(trials)
+    last = [axis.rpartition(".")[2] for axis in axes]
+    names = {axis: own if last.count(own) == 1 else axis for axis, own in zip(axes, last, strict=True)}
     labels = {}
     for pack in packs(trials):
         values = flatten({"split": to_dict(pack[0].split), **to_dict(pack[0].config)})
-        varying = {axis.rsplit(".", 1)[1]: str(values.get(axis, "")) for axis in axes}
+        varying = {names[axis]: str(values.get(axis, "")) for axis in axes}
         seeds = "seeds " + " ".join(str(trial.seed) for trial in pack)
         labels[pack[0].pack_id] = {"task": pack[0].task, "method": pack[0].method, **varying, "seeds": seeds}
     return labels

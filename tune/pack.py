@@ -100,7 +100,7 @@ def dataset_on_this_node(work: Work, task_name: str) -> Path:
 
 def train_pack(pack: Sequence[Trial], work: Work, progress: Progress) -> None:
     """Fit every seed of the pack at once and write one folder per trial, complete but for its rollouts."""
-    from safemil import checkpoints, diagnostics
+    from safemil import calibration, checkpoints, diagnostics
     from safemil.datasets import sha256
     from safemil.resuming import Keeper, resuming
     from safemil.splits import make_split
@@ -142,6 +142,10 @@ def train_pack(pack: Sequence[Trial], work: Work, progress: Progress) -> None:
             "train_seconds": train_seconds,
         }
         write_json(folder / "diagnostics.json", found)
+        if result.scorer is not None or result.weights is not None:
+            write_columns(folder / "scores.csv", calibration.trajectory_table(result, splits[index], labels[index]))
+        if result.scorer is not None:
+            write_columns(folder / "example_steps.csv", calibration.example_steps(result, splits[index], labels[index]))
         origin = {
             "dataset": dataset.name,
             "dataset_sha256": digest,
@@ -182,6 +186,13 @@ class Curves:
         import pandas as pd
 
         write_atomically(path, pd.DataFrame(self.rows[index]).to_csv(index=False))
+
+
+def write_columns(path: Path, columns: dict[str, np.ndarray]) -> None:
+    """Columns as csv, numbers with six digits."""
+    import pandas as pd
+
+    write_atomically(path, pd.DataFrame(columns).to_csv(index=False, float_format="%.6g"))
 
 
 def reference_levels(split, labels) -> dict[str, float]:

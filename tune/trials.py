@@ -17,6 +17,7 @@ from safemil.settings import EvaluationConfig, SplitConfig
 from safemil.tasks import find_task
 from tune.grids import PRESETS, Grid
 from tune.methods import find_method
+from tune.tuning import stored_settings
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def expand(
 ) -> list[Trial]:
     """Every trial of the grid, packs together, in a stable order, none twice.
 
-    Precedence: default, task, preset, smoke, axis, ``settings`` (the command line).
+    Precedence: default, task, preset, smoke, tuned, point and axis, ``settings`` (the command line).
 
     Raises:
         UserError: an unknown task, method, preset or setting, a value out of range, or a setting no method has.
@@ -129,10 +130,12 @@ def expand(
         base = base.override({"split.cost_limit": task.cost_limit, "cost_model.segment_length": task.segment_length})
         for name in presets:
             base = base.override(PRESETS[name])
+        if grid.tuned:
+            base = base.override(stored_settings(task.name, method_name))
         used.update(base.names())
         axes = {name: values for name, values in grid.axes.items() if name in base.names() and name not in settings}
-        for point in itertools.product(*axes.values()):
-            sections = base.override(dict(zip(axes, point, strict=True))).override(settings)
+        for point, *values in itertools.product(grid.points.get(method_name, ({},)), *axes.values()):
+            sections = base.override({**point, **dict(zip(axes, values, strict=True))}).override(settings)
             for seed in chosen_seeds:
                 trial = Trial(task.name, method_name, seed, sections.split, sections.evaluation, sections.method)
                 trials.setdefault(trial.id, trial)

@@ -1,0 +1,124 @@
+"""Which figures a run gets, in which order, with what is said below each. Driven by what the run holds.
+
+In: a ``Run`` and its summaries. Out: ``Drawing``s. Figures that need files of the trials (curves.csv, scores.csv,
+example_steps.csv) are left out where these are not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import aggregate_figures, calibration_figures, figures, labels, sweeps, tables
+from analysis.canvas import each_look
+from analysis.load import Run, load_curves, load_trial_tables
+from analysis.looks import looks
+
+SCORE_COLUMNS = ("set", "part", "band", "true_cost")
+STEP_COLUMNS = ("trajectory", "band", "step", "predicted_cost", "true_cost")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure on its way to the page: the stem of its file names, its section and heading, and what it shows."""
+
+    name: str
+    section: str
+    title: str
+    caption: str
+    figure: Figure
+
+    @property
+    def pixels(self) -> int:
+        """How wide the page shows it at most, so that letters are of one size in all figures."""
+        return round(100 * self.figure.get_figwidth())
+
+
+def draw_all(run: Run, by_task: pd.DataFrame, over_tasks: pd.DataFrame, compared: pd.DataFrame) -> Iterator[Drawing]:
+    """Every figure of the run, in the order of the page."""
+    yield from _overviews(run, by_task, over_tasks, compared)
+    yield from _by_setting(run, by_task)
+    yield from _learning_curves(run, by_task)
+    yield from _calibration(run, by_task)
+
+
+def _overviews(run: Run, by_task: pd.DataFrame, over_tasks: pd.DataFrame, compared: pd.DataFrame) -> Iterator[Drawing]:
+    section, look_of = "Overview", looks(by_task, run.axes)
+    plane = figures.return_cost_plane(run.trials, run.axes, look_of)
+    caption = "Small points are seeds, large ones their mean; hollow ones are oracles. Better is up and to the left."
+    yield Drawing("return_cost", section, "Return against cost", caption, plane)
+    caption = "Points: mean of the middle half of all seeds and tasks; bars: 95 % stratified bootstrap intervals."
+    if len(over_tasks):
+        known = over_tasks[over_tasks["normalized_cost_iqm"].notna()]
+        figure = aggregate_figures.interquartile_means(known, run.axes, look_of, "all tasks")
+        yield Drawing("interquartile_means", section, "Interquartile means over all tasks", caption, figure)
+        figure = aggregate_figures.performance_profiles(run.trials, run.axes, look_of)
+        profile = "Share of runs (seeds of all tasks) beyond each level, with 95 % bootstrap bands: higher is better."
+        yield Drawing("performance_profiles", section, "Performance profiles", profile, figure)
+    if len(compared) > 1:
+        said = "Mann-Whitney over runs, averaged over tasks; bars: 95 % bootstrap intervals; hollow: oracles."
+        figure = aggregate_figures.improvement(compared)
+        yield Drawing("improvement", section, "SafeMIL against each method", said, figure)
+
+
+def _by_setting(run: Run, by_task: pd.DataFrame) -> Iterator[Drawing]:
+    for axis in run.axes:
+        others = [other for other in run.axes if other != axis]
+        caption = "White points are seeds, colored ones their mean; level lines are methods without this setting."
+        if run.trials["mil_loss_final"].notna().any():
+            caption += " A MIL loss below its floor means that D_N was memorized."
+        title = labels.axis_title(axis)
+        for task in sorted({key[0] for key, _ in tables.varying_blocks(by_task, axis, others)}):
+            figure = figures.axis_curves(run.trials, task, axis, others)
+            said = f"{caption} {reliable_text(run, task, axis)}".strip()
+            name = f"by_{axis.replace('.', '_')}_{task}"
+            yield Drawing(name, f"By {title}", f"{task}: by {title}", said, figure)
+
+
+def reliable_text(run: Run, task: str, axis: str) -> str:
+    """From which value on SafeMIL separates reliably on a task, with the rule; "" where that is not asked."""
+    mine = run.trials[(run.trials["task"] == task) & (run.trials["method"] == "safemil")]
+    if axis not in sweeps.ORDERED_AXES or mine["auroc"].isna().all() or len(run.axes) > 1:
+        return ""
+    value = sweeps.reliable_from(mine, axis)
+    name = labels.axis_short(axis)
+    found = f"{name} = {labels.value_text(value)}" if value is not None else f"no {name} of this run"
+    return f"Smallest that separates reliably: {found}. {sweeps.RULE}"
+
+
+def _learning_curves(run: Run, by_task: pd.DataFrame) -> Iterator[Drawing]:
+    curves, look_of = load_curves(run), looks(by_task, run.axes)
+    caption = "Mean over seeds at the steps that all seeds have; bands are 95 % bootstrap intervals of that mean."
+    for task in sorted(run.trials["task"].unique()):
+        figure = figures.learning_curves(curves, task, run.axes, look_of)
+        if figure is not None:
+            yield Drawing(f"curves_{task}", "Learning curves", f"{task}: learning curves", caption, figure)
+
+
+def _calibration(run: Run, by_task: pd.DataFrame) -> Iterator[Drawing]:
+    section, look_of = "Learned cost against the truth", looks(by_task, run.axes)
+    scores = load_trial_tables(run, "scores.csv", SCORE_COLUMNS)
+    for column in ("predicted_cost", "weight"):
+        scores[column] = pd.to_numeric(scores.get(column), errors="coerce")
+    steps = load_trial_tables(run, "example_steps.csv", STEP_COLUMNS)
+    unused = "Trajectories that training never used, all seeds together."
+    kinds = [
+        ("scores", "score histograms", calibration_figures.score_histograms, unused),
+        ("predicted_true", "predicted against true cost", calibration_figures.predicted_against_true, unused),
+        ("weights", "weights against true cost", calibration_figures.weights_against_cost, "D_U, all seeds together."),
+    ]
+    for task in sorted(scores["task"].unique()):
+        for name, title, draw, caption in kinds:
+            figure = draw(scores, task, run.axes, look_of)
+            if figure is not None:
+                yield Drawing(f"{name}_{task}", section, f"{task}: {title}", caption, figure)
+        mine = steps[(steps["task"] == task) & (steps["method"] == "safemil")]
+        if len(mine):
+            shown = mine[mine["trial_id"] == mine["trial_id"].iloc[-1]]
+            ((look, _),) = each_look(shown, run.axes, look_of)
+            figure = calibration_figures.steps_of_examples(shown, task, look)
+            said = f"Trial {shown['trial_id'].iloc[0]}: the trajectories of median cost in their bands, not trained on."
+            yield Drawing(f"steps_{task}", section, f"{task}: predicted cost step by step", said, figure)
