@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -12,17 +14,25 @@ class UserError(ValueError):
 
 
 def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
-    """Wrap a command's ``main``: a ``UserError`` becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
+    """Wrap a command's ``main``: a ``UserError`` becomes one line on stderr and exit code 2, Ctrl-C exit code 130.
+
+    A reader that closes the output early (``... | head``) ends the command without a word, as it ends other programs.
+    """
 
     @functools.wraps(main)
     def wrapped(*args, **kwargs) -> int:
         try:
-            return main(*args, **kwargs) or 0
+            code = main(*args, **kwargs) or 0
+            sys.stdout.flush()
+            return code
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains as it ends
+            return 128 + signal.SIGPIPE
 
     return wrapped

@@ -145,6 +145,8 @@ def import_simulators() -> None:
     # dsrl tells that MetaDrive, which nobody here uses, could not be imported; and if the old gym is there for
     # MetaDrive, that one prints that it is no longer maintained.
     os.environ.setdefault("DSRL_SUPPRESS_IMPORT_ERROR", "1")
+    if not os.environ.get("DSRL_DATASET_DIR"):  # dsrl takes an empty one for a folder
+        os.environ.pop("DSRL_DATASET_DIR", None)
     try:
         with _known_warnings_silenced(), contextlib.redirect_stderr(io.StringIO()):
             import dsrl

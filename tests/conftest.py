@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from safemil.settings import SplitConfig
 from safemil.splits import HiddenLabels, Split, make_split
-from safemil.trajectories import Outcomes, Trajectories
+from safemil.tasks import find_task
+from safemil.trajectories import Outcomes, Trajectories, save
 
 SAFE_ACTION, UNSAFE_ACTION = -0.6, 0.6  # first action dimension of the toy dataset's two behaviours
 
@@ -42,6 +45,16 @@ def toy_dataset(n: int = 240, seed: int = 0) -> tuple[Trajectories, Outcomes]:
             offsets,
         ),
     )
+
+
+def write_ball_dataset(folder: Path) -> Path:
+    """A file of toy trajectories in the shape of BallCircle's, where ``DSRL_DATASET_DIR=folder`` finds it."""
+    task = find_task("BallCircle")
+    toy, outcomes = toy_dataset(120)
+    observations = np.random.default_rng(1).normal(size=(toy.n_steps, task.observation_dim)).astype(np.float32)
+    path = folder / f"{task.file_stem}-130-120.hdf5"
+    save(path, Trajectories(observations, toy.actions, toy.offsets), outcomes, {"recipe": "toy", "seed": 0})
+    return path
 
 
 def toy_splits(seeds=(0,), n: int = 240, **settings) -> list[tuple[Split, HiddenLabels]]:

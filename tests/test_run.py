@@ -10,25 +10,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.conftest import write_ball_dataset
+
 pytestmark = pytest.mark.xdist_group("run")  # one worker, so that the dataset and the run are made once
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = ["--set", "policy.steps=30", "cost_model.steps=10", "cost_model.bag_size=4"]
+SMALL = ["--cpus-per-trial", "1", "--set", "policy.steps=30", "cost_model.steps=10", "cost_model.bag_size=4"]
 
 
 @pytest.fixture(scope="session")
 def dataset_folder(tmp_path_factory) -> Path:
-    """A small BallCircle dataset, really collected."""
-    from safemil.collect import collect
-    from safemil.tasks import find_task
-
-    folder = tmp_path_factory.mktemp("datasets")
-    old = os.environ.get("DSRL_DATASET_DIR")
-    os.environ["DSRL_DATASET_DIR"] = str(folder)
-    try:
-        collect(find_task("BallCircle"), n_trajectories=120, workers=2, progress=False)
-    finally:
-        os.environ.pop("DSRL_DATASET_DIR") if old is None else os.environ.update(DSRL_DATASET_DIR=old)
-    return folder
+    """A small dataset that passes for BallCircle's."""
+    return write_ball_dataset(tmp_path_factory.mktemp("datasets")).parent
 
 
 def run(*arguments: str, datasets: Path | None = None, timeout: float = 240) -> subprocess.CompletedProcess:
@@ -179,7 +171,7 @@ def test_failed_trials_are_reported_and_the_rest_goes_on(dataset_folder, tmp_pat
         "--storage",
         str(tmp_path),
     ]
-    settings = ["--set", "policy.steps=20", "split.n_nonpreferred=500"]
+    settings = ["--cpus-per-trial", "1", "--set", "policy.steps=20", "split.n_nonpreferred=500"]
     shown = run(*arguments, "--shard", "1/1", *settings, datasets=dataset_folder)
     assert shown.returncode == 1
     assert "the split needs" in shown.stderr and "error.txt" in shown.stderr and "Traceback" not in shown.stderr
@@ -191,7 +183,8 @@ def test_failed_trials_are_reported_and_the_rest_goes_on(dataset_folder, tmp_pat
 def test_storage_as_uri(dataset_folder, tmp_path):
     storage = f"file://{tmp_path}/store"
     arguments = ["--grid", "demo", "--smoke", "--methods", "bc-all", "--seeds", "0", "--storage", storage]
-    shown = run(*arguments, "--shard", "1/1", "--set", "policy.steps=20", datasets=dataset_folder)
+    arguments += ["--shard", "1/1", "--cpus-per-trial", "1", "--set", "policy.steps=20"]
+    shown = run(*arguments, datasets=dataset_folder)
     assert shown.returncode == 0, shown.stderr
     assert len(pd.read_csv(tmp_path / "store" / "demo-smoke" / "trials.csv")) == 1
     assert len(list((tmp_path / "store" / "demo-smoke" / "trials").glob("*/done"))) == 1

@@ -27,11 +27,17 @@ def without_nan(values: Any) -> Any:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Through a temporary name in the same folder."""
+    """Through a temporary name in the same folder; on the disk, not in its cache, when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from safemil.config import to_dict
 from safemil.tasks import TASKS
+from tune.estimates import Estimate, estimate, rates
 from tune.grids import GRIDS
 from tune.methods import METHODS
 from tune.trials import Trial, flatten, packs, varying_axes
@@ -71,3 +72,28 @@ def print_trials(trials: Sequence[Trial], destination: str) -> None:
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     console.print(f"{len(trials)} trials in {len(packs(trials))} packs; results in {destination}", highlight=False)
+    console.print(estimates_of(trials))
+    console.print(f"Rates: {rates()['measured']}", style="dim", highlight=False)
+
+
+def estimates_of(trials: Sequence[Trial]) -> Table:
+    """What the trials take, task by task, and in all."""
+
+    per_task = estimate(trials)
+    on_gpu = estimate(trials, "cuda") if "cuda" in rates()["training"] else None
+    table = Table(box=None)
+    table.add_column("task")
+    for column in ("training, core hours", "or GPU hours", "rollouts, core hours", "memory of a pack", "disk"):
+        table.add_column(column, justify="right")
+    rows = {**per_task, "all": sum(per_task.values(), Estimate())} if len(per_task) > 1 else per_task
+    gpu = None if on_gpu is None else {**on_gpu, "all": sum(on_gpu.values(), Estimate())}
+    for name, own in rows.items():
+        table.add_row(
+            name,
+            f"{own.training_hours:,.1f}",
+            "not measured" if gpu is None else f"{gpu[name].training_hours:,.1f}",
+            f"{own.rollout_hours:,.1f}",
+            f"{own.memory / 1e9:.1f} GB",
+            f"{own.disk / 1e6:,.0f} MB",
+        )
+    return table

@@ -9,134 +9,126 @@ Each stage reads only what the one before it wrote, so evaluation can be resumed
 from __future__ import annotations
 
 import functools
-import time
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from safemil.config import fingerprint
 from safemil.errors import UserError
 from safemil.tasks import find_task
 from tune.files import read_json, write_atomically, write_json
 from tune.methods import find_method
 from tune.provenance import git_commit, package_versions
-from tune.rows import evaluate_trial, write_failure, write_row
-from tune.storage import push_trials
-from tune.trials import Trial, trial_from_dict
-
-Progress = Callable[[str, int, int, dict[str, float]], None]  # stage, step, of how many, metrics
-
-
-def no_progress(stage: str, step: int, total: int, metrics: dict[str, float]) -> None:
-    """Discards what it is told."""
+from tune.rows import evaluate_trial, write_row
+from tune.trials import Trial
+from tune.work import Progress, Work, is_done, is_trained
 
 
 @functools.lru_cache(maxsize=2)
 def load_dataset(path: str, task_name: str):
-    """Trajectories and outcomes of a dataset file, read once per process."""
+    """Trajectories and outcomes of a dataset file, read once per process.
+
+    Raises:
+        UserError: the file cannot be used, or holds no rewards and costs.
+    """
     from safemil.trajectories import load
 
-    return load(path, find_task(task_name))
-
-
-def is_done(folder: Path) -> bool:
-    """Whether the trial of this folder is finished."""
-    return (folder / "done").exists()
-
-
-def is_trained(folder: Path) -> bool:
-    """Whether its policy is trained (the last file that training writes is there)."""
-    return (folder / "trained").exists()
-
-
-@dataclass(frozen=True)
-class Work:
-    """One pack and all it takes to run it, as plain values that any process or machine can be handed."""
-
-    pack: tuple[dict[str, Any], ...]  # Trial.to_dict of each seed
-    trials_folder: str
-    dataset: str
-    device: str = "cpu"
-    workers: int = 1  # rollout processes; 1 rolls out in the process that trained
-    threads: int = 1
-    command: str = ""
-    storage: str = ""  # URI that finished trials are copied to; empty where trials_folder is the storage itself
-
-    @property
-    def trials(self) -> list[Trial]:
-        """The pack's trials."""
-        return [trial_from_dict(values) for values in self.pack]
-
-
-def perform(work: Work, progress: Progress = no_progress) -> list[dict[str, Any]]:
-    """Run a pack; a user's mistake or a diverged loss becomes failed rows, anything else is raised (and retried)."""
-    import torch
-
-    from safemil.training import TrainingError
-
-    torch.set_num_threads(work.threads)
-    try:
-        rows = run_pack(work, progress)
-    except (UserError, TrainingError) as error:
-        rows = fail(work, str(error), traceback.format_exc())
-    if work.storage:
-        push_trials(work.storage, Path(work.trials_folder), [trial.id for trial in work.trials])
-    return rows
-
-
-def fail(work: Work, reason: str, details: str) -> list[dict[str, Any]]:
-    """Write a failed row for every trial of the pack that is not done; returns the rows of the pack."""
-    folders = [(Path(work.trials_folder) / trial.id, trial) for trial in work.trials]
-    return [
-        read_json(folder / "row.json") if is_done(folder) else write_failure(folder, trial, reason, details)
-        for folder, trial in folders
-    ]
+    trajectories, outcomes = load(path, find_task(task_name))
+    if outcomes is None:
+        raise UserError(f"{path}: no rewards or no costs in it; the study needs both (python -m safemil.train neither)")
+    return trajectories, outcomes
 
 
 def run_pack(work: Work, progress: Progress) -> list[dict[str, Any]]:
-    """Train what is not trained, evaluate what is not evaluated; returns the rows of the pack."""
-    pack = work.trials
-    folders = [Path(work.trials_folder) / trial.id for trial in pack]
-    if not all(is_trained(folder) for folder in folders):
+    """Train what is not trained, evaluate what is not evaluated; returns the rows of the pack.
+
+    A work that is not to roll out ends with no rows.
+    """
+    prepare_process(work)
+    pack = [trial for trial in work.trials if not is_trained(work.folder(trial))]
+    if pack:
         train_pack(pack, work, progress)
+    if not work.roll_out:
+        return []
+    folders = [work.folder(trial) for trial in work.trials]
     for number, folder in enumerate(folders):
-        progress("evaluation", number, len(pack), {})
+        progress("evaluation", number, len(folders), {})
         if not is_done(folder):
             evaluate_trial(folder, work.workers)
             write_row(folder)
     return [read_json(folder / "row.json") for folder in folders]
 
 
+def prepare_process(work: Work) -> None:
+    """Give torch the pack's share of the machine.
+
+    Raises:
+        UserError: the folder of results is not the one that the driver wrote to.
+    """
+    import torch
+
+    if not work.storage and not (work.run_folder / "run.json").exists():
+        raise UserError(
+            f"{work.run_folder} is not on {socket.gethostname()}: --storage must be a folder all nodes share, or a URI"
+        )
+    torch.set_num_threads(work.threads)
+    if work.device == "cuda" and 0 < work.gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(work.gpus)
+
+
+def dataset_on_this_node(work: Work, task_name: str) -> Path:
+    """The dataset at the driver's path, else in this node's own dataset folder, downloaded if need be.
+
+    Raises:
+        UserError: there is none, or not the one that the driver saw.
+    """
+    from safemil.datasets import fetch, sha256
+
+    path = Path(work.dataset)
+    if not path.exists():
+        try:
+            path = fetch(find_task(task_name))
+        except UserError as error:
+            raise UserError(f"on {socket.gethostname()}: no {work.dataset}, and {error}") from None
+    if work.dataset_sha256 and sha256(path) != work.dataset_sha256:
+        raise UserError(f"{path} on {socket.gethostname()} is not the file that the run began with (other SHA-256)")
+    return path
+
+
 def train_pack(pack: Sequence[Trial], work: Work, progress: Progress) -> None:
     """Fit every seed of the pack at once and write one folder per trial, complete but for its rollouts."""
     from safemil import calibration, checkpoints, diagnostics
     from safemil.datasets import sha256
+    from safemil.resuming import Keeper, resuming
     from safemil.splits import make_split
 
     first = pack[0]
-    trajectories, outcomes = load_dataset(work.dataset, first.task)
+    dataset = dataset_on_this_node(work, first.task)
+    trajectories, outcomes = load_dataset(str(dataset), first.task)
     drawn = [make_split(trajectories, outcomes, trial.split, trial.seed) for trial in pack]
     splits, labels = [split for split, _ in drawn], [hidden for _, hidden in drawn]
     method = find_method(first.method)
     curves = Curves(first.config, len(pack), progress)
-    started = time.perf_counter()
-    learned = method.load()(
-        splits,
-        first.config,
-        seeds=[trial.seed for trial in pack],
-        device=work.device,
-        log=curves,
-        snapshots=first.evaluation.checkpoints,
-        **({"labels": labels} if method.oracle else {}),
-    )
-    train_seconds = (time.perf_counter() - started) / len(pack)
-    dataset = Path(work.dataset)
     digest = sha256(dataset)
+    identity = fingerprint([[trial.id for trial in pack], digest, git_commit(), package_versions()])
+    state = work.run_folder / "unfinished" / f"{first.pack_id}-{identity}.pt"
+    keeper = Keeper(state, identity, curves.rows, work.keep_every)
+    with resuming(keeper):
+        learned = method.load()(
+            splits,
+            first.config,
+            seeds=[trial.seed for trial in pack],
+            device=work.device,
+            log=curves,
+            snapshots=first.evaluation.checkpoints,
+            **({"labels": labels} if method.oracle else {}),
+        )
+    train_seconds = keeper.seconds / len(pack)
     for index, (trial, result) in enumerate(zip(pack, learned, strict=True)):
-        folder = Path(work.trials_folder) / trial.id
+        folder = work.folder(trial)
         metadata = {"task": trial.task, "method": trial.method, "seed": trial.seed, "trial_id": trial.id}
         for step, policy in result.snapshots[:-1]:
             checkpoints.save(folder / "snapshots", policy, stem=f"step-{step:08d}", step=step, **metadata)
@@ -165,6 +157,7 @@ def train_pack(pack: Sequence[Trial], work: Work, progress: Progress) -> None:
             folder / "config.json", {**trial.to_dict(), **record, **origin, "package_versions": package_versions()}
         )
         (folder / "trained").touch()
+    keeper.forget()
 
 
 class Curves:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,8 @@ from typing import Any
 from safemil.errors import UserError
 from safemil.tasks import Task, find_task
 from tune.files import read_json, write_json
-from tune.pack import Work, is_done
 from tune.trials import Trial, packs
+from tune.work import Work, is_done
 
 MINUTES_TO_COLLECT = 60  # a longer collection is asked for by name, not begun by a run on its own
 
@@ -33,6 +35,20 @@ def open_run(folder: Path, trials: Sequence[Trial], origin: dict[str, Any], *, j
             f"{folder} exists already: --resume continues it (finished trials are skipped), --name NAME starts another"
         )
     (folder / "trials").mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(folder):
+        _record(folder, trials, origin)
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """One process of those that use a run's folder: for what is read, changed and written back."""
+    from filelock import FileLock
+
+    with FileLock(folder / ".lock"):
+        yield
+
+
+def _record(folder: Path, trials: Sequence[Trial], origin: dict[str, Any]) -> None:
     first = {"created": datetime.now(timezone.utc).isoformat(timespec="seconds"), **origin, "trials": []}
     known = read_json(folder / "run.json") if (folder / "run.json").exists() else first
     ids = list(dict.fromkeys([*known["trials"], *(trial.id for trial in trials)]))
@@ -70,25 +86,76 @@ def dataset_file(task: Task, download: bool) -> Path:
 
 def make_works(trials: Sequence[Trial], datasets: dict[str, Path], folder: Path, **settings: Any) -> dict[str, Work]:
     """Pack id -> work, for the packs with anything left to do; ``settings`` are those of ``Work``."""
+    from safemil.datasets import sha256
+
     works = {}
     for pack in packs(trials):
         todo = tuple(trial.to_dict() for trial in pack if not is_done(folder / "trials" / trial.id))
         if todo:
-            dataset = str(datasets[pack[0].task])
-            works[pack[0].pack_id] = Work(todo, str(folder / "trials"), dataset, **settings)
+            dataset = datasets[pack[0].task]
+            works[pack[0].pack_id] = Work(
+                todo, str(folder / "trials"), str(dataset), dataset_sha256=sha256(dataset), **settings
+            )
     return works
 
 
-def share_out(n_packs: int, cpus: float | None, gpus: float | None) -> tuple[float, float]:
-    """CPUs and GPUs of each pack: what was asked for, else the cores shared out evenly and a quarter of a GPU."""
-    if cpus is None:
-        cpus = max(1, (os.cpu_count() or 1) // max(1, n_packs))
-    if gpus is None:
-        import torch
+@dataclass(frozen=True)
+class Share:
+    """What one pack gets of a machine or cluster, and how many packs run at once (None: as many as fit)."""
 
-        gpus = 0.25 if torch.cuda.is_available() else 0
+    cpus: float
+    gpus: float
+    apart: bool  # rollouts are tasks of their own
+    concurrent: int | None = None
+
+    @property
+    def threads(self) -> int:
+        """Of torch; also the rollout processes of a pack that rolls out itself."""
+        return max(1, int(self.cpus))
+
+
+def share_out(
+    n_packs: int,
+    cpus: float | None,
+    gpus: float | None,
+    *,
+    total_cpus: float,
+    total_gpus: float,
+    node_cpus: float | None = None,
+    apart: bool = False,
+) -> Share:
+    """What was asked for, else the cores shared out evenly and a quarter of a GPU.
+
+    Args:
+        node_cpus: of the largest node, which a pack cannot exceed.
+        apart: roll out in tasks of their own even without a GPU.
+
+    Raises:
+        UserError: a share that is not positive.
+    """
+    if cpus is None:
+        cpus = max(1, min(total_cpus // max(1, n_packs), node_cpus or total_cpus))
+    if gpus is None:
+        gpus = 0.25 if total_gpus else 0.0
     if cpus <= 0 or gpus < 0:
         raise UserError(
             f"--cpus-per-trial {cpus:g} --gpus-per-trial {gpus:g}: expected more than 0 CPUs, 0 or more GPUs"
         )
-    return cpus, gpus
+    if not (apart or gpus):
+        return Share(cpus, gpus, apart=False)
+    # Waiting trainers would take every core that falls free; half of the cores stay with the rollouts.
+    by_cpus = max(1, int(total_cpus / 2 / cpus))
+    by_gpus = int(total_gpus / gpus) if gpus else by_cpus
+    return Share(cpus, gpus, apart=True, concurrent=max(1, min(by_cpus, by_gpus)) if by_gpus else None)
+
+
+def with_share(work: Work, share: Share, *, apart: bool) -> Work:
+    """The same work with its share of the machine."""
+    return dataclasses.replace(
+        work,
+        device="cuda" if share.gpus else "cpu",
+        gpus=share.gpus,
+        workers=share.threads,
+        threads=share.threads,
+        roll_out=not apart,
+    )

@@ -67,6 +67,14 @@ class Board:
         state.metrics.update(metrics or {})
         self.heartbeat()
 
+    def waiting(self, pack: str) -> None:
+        """A pack is not run here for now: another process is at work on it."""
+        self.packs[pack].status, self.packs[pack].started = "waiting", math.nan
+
+    def say(self, text: str) -> None:
+        """A line above the table."""
+        self.console.print(text, highlight=False)
+
     def finished(self, pack: str, rows: Sequence[dict[str, Any]]) -> None:
         """A pack is over; its rows say how it went."""
         state = self.packs[pack]
@@ -78,10 +86,8 @@ class Board:
             self.console.print(f"[red]failed[/] {name}: {failed[0].get('reason', '')}", highlight=False)
         elif not self.console.is_terminal:
             cost, value = mean_of(rows, "normalized_cost"), mean_of(rows, "normalized_return")
-            seconds = state.ended - state.started
-            self.console.print(
-                f"{self.counts()} {name}: cost {cost}, return {value} ({seconds:.0f} s)", highlight=False
-            )
+            ran = "elsewhere" if math.isnan(state.started) else f"{state.ended - state.started:.0f} s"
+            self.console.print(f"{self.counts()} {name}: cost {cost}, return {value} ({ran})", highlight=False)
 
     def counts(self) -> str:
         """How many packs are over."""

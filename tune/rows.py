@@ -80,6 +80,7 @@ def write_row(folder: Path) -> dict[str, Any]:
     row["warnings"] = "; ".join(failure_signatures(row))
     extend_curves(folder / "curves.csv", steps, per_checkpoint)
     write_json(folder / "row.json", row)
+    (folder / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
     (folder / "done").touch()
     return row
 
@@ -155,12 +156,15 @@ def extend_curves(path: Path, steps: Sequence[int], per_checkpoint: Sequence[dic
     write_atomically(path, pd.concat([training, pd.DataFrame(points)]).to_csv(index=False))
 
 
-def write_failure(folder: Path, trial: Trial, reason: str, details: str) -> dict[str, Any]:
+def failure_row(folder: Path, trial: Trial, reason: str) -> dict[str, Any]:
+    """The row of a trial that failed."""
+    known = read_json(folder / "config.json") if (folder / "config.json").exists() else trial.to_dict()
+    return {"trial_id": folder.name, **identity(known), "status": "failed", "reason": reason}
+
+
+def write_failure(folder: Path, trial: Trial, row: dict[str, Any], details: str) -> None:
     """A trial that failed still has a folder and a row: what was asked, why not, and where the details are."""
-    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "error.txt", details)
     if not (folder / "config.json").exists():
         write_json(folder / "config.json", trial.to_dict())
-    row = {"trial_id": folder.name, **identity(read_json(folder / "config.json")), "status": "failed", "reason": reason}
     write_json(folder / "row.json", row)
-    return row

@@ -15,10 +15,14 @@ Exit codes: 0 every trial finished; 1 some failed (the table still appears); 2 b
 from __future__ import annotations
 
 import argparse
+import functools
+import os
 import shlex
 import sys
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 try:
     from safemil.config import parse_assignments
@@ -27,6 +31,10 @@ except ModuleNotFoundError:
     sys.exit("error: the package is not installed; run `make install`, then .venv/bin/python tune/run.py ...")
 from tune.grids import PRESETS, Grid, find_grid
 from tune.trials import Trial, expand, packs
+
+if TYPE_CHECKING:
+    from tune.progress import Board
+    from tune.work import Work
 
 DEFAULT_STORAGE = "results"
 
@@ -50,6 +58,19 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--cpus-per-trial", type=float, metavar="X", help="default: the cores shared out among packs")
     parser.add_argument("--gpus-per-trial", type=float, metavar="X", help="default: 0.25 where there is a GPU, else 0")
     parser.add_argument("--shard", metavar="I/N", help="run the I-th of N parts (1..N) in this process, without Ray")
+    parser.add_argument(
+        "--rollouts",
+        choices=["auto", "apart"],
+        default="auto",
+        help="apart: as tasks beside the training, never in its process (auto: where trials use a GPU)",
+    )
+    parser.add_argument(
+        "--save-every",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="keep a training's state so often (default 60)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the trials and the total, start nothing")
     parser.add_argument("--list", action="store_true", help="grids, tasks and methods, a line each")
     options = parser.parse_args(arguments)
@@ -73,6 +94,13 @@ def folder_name(options: argparse.Namespace) -> str:
     return options.name or options.grid + ("-smoke" if options.smoke else "")
 
 
+def run_uri(options: argparse.Namespace) -> str:
+    """The run's place in an object store; empty where --storage is a folder."""
+    from tune.storage import is_uri
+
+    return f"{options.storage.rstrip('/')}/{folder_name(options)}" if is_uri(options.storage) else ""
+
+
 def command_line() -> str:
     """The command as typed."""
     return shlex.join(["python", "tune/run.py", *sys.argv[1:]])
@@ -88,6 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         listing.print_list()
         return 0
     grid, shard = find_grid(options.grid), parse_shard(options.shard)
+    if options.save_every < 0:
+        raise UserError(f"--save-every {options.save_every:g}: expected a number of seconds, 0 or more")
     trials = expand(
         grid,
         tasks=options.tasks,
@@ -103,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         listing.print_trials(own, f"{options.storage.rstrip('/')}/{folder_name(options)}")
         return 0
     folder = run(grid, trials, own, options, serial=shard is not None)
-    return 130 if folder is None else finish(folder, options)
+    return 130 if folder is None else finish(folder, own, options)
 
 
 def run(
@@ -111,67 +141,110 @@ def run(
 ) -> Path | None:
     """Run this process's ``own`` trials of those planned; returns the run's folder, or None when interrupted."""
     from tune.listing import labels_of
-    from tune.prepare import make_works, open_run, prepare_datasets, share_out
+    from tune.prepare import make_works, open_run, prepare_datasets
     from tune.progress import Board
-    from tune.schedulers import run_serially, run_with_ray
-    from tune.storage import is_uri, pull, working_folder
+    from tune.storage import pull, working_folder
 
-    folder = working_folder(options.storage, folder_name(options))
-    uri = f"{options.storage.rstrip('/')}/{folder_name(options)}" if is_uri(options.storage) else ""
+    folder, uri = working_folder(options.storage, folder_name(options)), run_uri(options)
     if uri:
         pull(uri, folder)
     axes = {name: list(values) for name, values in grid.axes.items()}
     origin = {"grid": options.grid, "command": command_line(), "axes": axes}
     open_run(folder, planned, origin, join=options.resume or serial)
-    datasets = prepare_datasets(own, download=options.grid != "demo")
-    cpus, gpus = share_out(1 if serial else len(packs(own)), options.cpus_per_trial, options.gpus_per_trial)
-    threads = max(1, int(cpus))
-    works = make_works(
-        own,
-        datasets,
-        folder,
-        device="cuda" if gpus else "cpu",
-        workers=threads,
-        threads=threads,
-        command=command_line(),
-        storage=uri,
-    )
-    labels = labels_of(planned)
     try:
-        with Board({pack: labels[pack] for pack in works}) as board:
-            if serial:
-                run_serially(works, board)
-            elif works:
-                run_with_ray(works, board, address=options.address, cpus=cpus, gpus=gpus, scratch=folder / ".ray")
+        datasets = prepare_datasets(own, download=options.grid != "demo")
+        works = make_works(
+            own,
+            datasets,
+            folder,
+            command=command_line(),
+            storage=uri,
+            session=uuid.uuid4().hex,
+            keep_every=options.save_every,
+        )
+        labels = labels_of(planned)
+        if works:
+            with Board({pack: labels[pack] for pack in works}) as board:
+                run_here(works, board, options) if serial else run_on_ray(works, board, options)
     except KeyboardInterrupt:
-        again = command_line() if options.resume else f"{command_line()} --resume"
+        again = command_line() if options.resume or serial else f"{command_line()} --resume"
         print(f"interrupted; what is finished is kept in {folder}. Go on with: {again}", file=sys.stderr)
         return None
     return folder
 
 
-def finish(folder: Path, options: argparse.Namespace) -> int:
-    """trials.csv, the table on screen, the report; exit code 1 if any trial failed."""
+def run_here(works: dict[str, Work], board: Board, options: argparse.Namespace) -> None:
+    """In this process, which has the whole machine."""
+    import torch
+
+    from tune.prepare import share_out, with_share
+    from tune.schedulers import run_serially, run_to_the_end
+
+    share = share_out(
+        1,
+        options.cpus_per_trial,
+        options.gpus_per_trial,
+        total_cpus=os.cpu_count() or 1,
+        total_gpus=torch.cuda.device_count(),
+    )
+    works = {pack: with_share(work, share, apart=False) for pack, work in works.items()}
+    run_to_the_end(lambda some: run_serially(some, board), works, board)
+
+
+def run_on_ray(works: dict[str, Work], board: Board, options: argparse.Namespace) -> None:
+    """On a Ray cluster: the one at ``--address``, or one made of this machine."""
+    from tune.prepare import share_out, with_share
+    from tune.ray_cluster import connected
+    from tune.ray_runner import run_with_ray
+    from tune.schedulers import run_to_the_end
+
+    with connected(options.address) as cluster:
+        share = share_out(
+            len(works),
+            options.cpus_per_trial,
+            options.gpus_per_trial,
+            total_cpus=cluster.cpus,
+            total_gpus=cluster.gpus,
+            node_cpus=cluster.cpus_of_largest_node,
+            apart=options.rollouts == "apart",
+        )
+        works = {pack: with_share(work, share, apart=share.apart) for pack, work in works.items()}
+        schedule = functools.partial(
+            run_with_ray, board=board, cpus=share.cpus, gpus=share.gpus, concurrent=share.concurrent
+        )
+        run_to_the_end(schedule, works, board)
+
+
+def finish(folder: Path, own: list[Trial], options: argparse.Namespace) -> int:
+    """trials.csv, the table on screen, the report; exit code 1 if any trial failed or is missing."""
     from analysis.report import build_report
     from analysis.tables import print_table
     from analysis.trial_rows import is_failed, read_rows, write_trials_csv
-    from tune.storage import is_uri, pull, push_files
+    from tune.prepare import one_at_a_time
+    from tune.storage import pull, push_files
 
-    uri = f"{options.storage.rstrip('/')}/{folder_name(options)}" if is_uri(options.storage) else ""
+    uri = run_uri(options)
     if uri:
         pull(uri, folder)
-    write_trials_csv(folder)
     rows, _ = read_rows(folder)
     failed = [row for row in rows if is_failed(row)]
-    if len(failed) < len(rows):
-        print_table(folder)
-        print(f"report: {build_report(folder)}")
+    with one_at_a_time(folder):
+        write_trials_csv(folder)
+        if len(failed) < len(rows):
+            print_table(folder)
+            print(f"report: {build_report(folder)}")
     for row in failed:
         log = folder / "trials" / row["trial_id"] / "error.txt"
         print(f"failed: {row['trial_id']}: {row['reason']} ({log})", file=sys.stderr)
+    missing = {trial.id for trial in own} - {row["trial_id"] for row in rows}
+    for trial_id in sorted(missing):
+        print(
+            f"missing: {trial_id}: neither a result nor a reason could be written; --resume tries again",
+            file=sys.stderr,
+        )
     if uri:
         push_files(uri, folder, ["run.json", "trials.csv", "report"])
-    return 1 if failed else 0
+    return 1 if failed or missing else 0
 
 
 if __name__ == "__main__":

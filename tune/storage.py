@@ -1,12 +1,15 @@
 """Where a run's folder lives: a folder that every node sees, or an object store reached through fsspec.
 
 With a URI (``s3://bucket/path``, ``file:///...``) each machine works in a folder of its own; a trial is copied to the
-store when it ends, its ``done`` file last, and everything is fetched back for the tables.
+store when it ends, its ``done`` file last, and everything is fetched back for the tables. Claims (tune/claims.py) hold
+among the processes of one machine only, since stores have no common way to create a file exclusively: two machines may
+then do the same trial, to the same result.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,11 +39,11 @@ def _open(uri: str):
         raise UserError(f"--storage {uri}: {error}") from None
 
 
-def push_trials(uri: str, trials_folder: Path, trial_ids: Sequence[str]) -> None:
+def push_trials(uri: str, trials_folder: Path | str, trial_ids: Sequence[str]) -> None:
     """Copy trial folders to the store, each trial's ``done`` last."""
     filesystem, root = _open(uri)
     for trial_id in trial_ids:
-        folder = trials_folder / trial_id
+        folder = Path(trials_folder) / trial_id
         files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".tmp"))
         files.sort(key=lambda path: path.name == "done")
         for path in files:
@@ -59,12 +62,30 @@ def push_files(uri: str, folder: Path, names: Sequence[str]) -> None:
 
 
 def pull(uri: str, folder: Path) -> None:
-    """Fetch what the store has of the run into ``folder``."""
+    """Fetch what the store has of the run into ``folder``; give it the finished trials that a broken copy left here."""
     filesystem, root = _open(uri)
-    root = root.rstrip("/")
+    for trial in (folder / "trials").glob("*/done"):
+        if not filesystem.exists(f"{root}/trials/{trial.parent.name}/done"):
+            push_trials(uri, folder / "trials", [trial.parent.name])
+    _get(filesystem, root.rstrip("/"), folder)
+
+
+def pull_trials(uri: str, trials_folder: Path | str, trial_ids: Sequence[str]) -> None:
+    """Fetch what other machines have done of these trials, unless they are finished here."""
+    filesystem, root = _open(uri)
+    for trial_id in trial_ids:
+        folder = Path(trials_folder) / trial_id
+        if not (folder / "done").exists():
+            _get(filesystem, f"{root}/trials/{trial_id}", folder)
+
+
+def _get(filesystem, root: str, folder: Path) -> None:
+    """Every file below ``root``; ``done`` markers last, and each file whole or not at all."""
     if not filesystem.exists(root):
         return
-    for path in filesystem.find(root):
+    for path in sorted(filesystem.find(root), key=lambda path: path.endswith("/done")):
         target = folder / path[len(root) :].lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
-        filesystem.get_file(path, str(target))
+        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        filesystem.get_file(path, str(temporary))
+        os.replace(temporary, target)

@@ -1,0 +1,112 @@
+"""What scheduling costs: many short trials through the real Ray path, against the time they compute.
+
+    python benchmarks/scheduling.py                     # 200 trials of one second on two cores
+    python benchmarks/scheduling.py --trials 50 --seconds 0.2 --cpus 4 --json scheduling.json
+
+A trial is scheduled, claimed, reported and marked done as in a run; its work alone is replaced, by arithmetic that
+keeps one core busy for so many seconds. overhead = (wall time - ideal) / ideal, ideal = trials x seconds / cores; the
+wall time includes starting Ray and, in each of its processes, importing torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from safemil.errors import entry_point
+from tune.attempts import perform
+from tune.files import write_json
+from tune.grids import find_grid
+from tune.progress import Board
+from tune.trials import expand
+from tune.work import Progress, Work
+
+
+def compute(work: Work, progress: Progress, seconds: float) -> list[dict[str, Any]]:
+    """In place of ``tune.pack.run_pack``: keeps a core busy, reports as training does, writes the row."""
+    import torch
+
+    torch.set_num_threads(work.threads)
+    began, value = time.perf_counter(), torch.ones(100, 100) / 100
+    while time.perf_counter() - began < seconds:
+        value = value @ value
+        progress("policy", 1, 2, {"policy_loss": float(value[0, 0])})
+    rows = [{"trial_id": trial.id, "status": "ok"} for trial in work.trials]
+    for trial, row in zip(work.trials, rows, strict=True):
+        write_json(work.folder(trial) / "row.json", row)
+        (work.folder(trial) / "done").touch()
+    return rows
+
+
+class Silent(Board):
+    """Counts the packs that ended."""
+
+    ended = 0
+
+    def running(self, *_: Any) -> None:
+        """Says nothing."""
+
+    def finished(self, pack: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Counts."""
+        self.ended += 1
+
+
+def measure(n_trials: int, seconds: float, cpus: int) -> dict[str, float]:
+    """One run; times in seconds."""
+    from tune.ray_cluster import connected
+    from tune.ray_runner import run_with_ray
+
+    trials = expand(find_grid("demo"), methods=["bc-all"], seeds=range(n_trials))
+    with tempfile.TemporaryDirectory() as folder:
+        works = {trial.id: Work((trial.to_dict(),), f"{folder}/trials", "", session="one") for trial in trials}
+        board = Silent({pack: {"trial": pack} for pack in works})
+        began = time.perf_counter()
+        with connected(None) as cluster:
+            connecting = time.perf_counter() - began
+            run = functools.partial(perform, run=functools.partial(compute, seconds=seconds))
+            run_with_ray(works, board, cpus=cluster.cpus / cpus, gpus=0.0, perform=run)
+        wall = time.perf_counter() - began
+        if board.ended != n_trials:
+            raise RuntimeError(f"{board.ended} of {n_trials} trials ended")
+    ideal = n_trials * seconds / cpus
+    return {
+        "trials": n_trials,
+        "seconds per trial": seconds,
+        "cores": cpus,
+        "wall": wall,
+        "ideal": ideal,
+        "starting Ray": connecting,
+        "overhead": (wall - ideal) / ideal,
+    }
+
+
+@entry_point
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print a table, write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--cpus", type=int, default=os.cpu_count())
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args(arguments)
+    figures = measure(options.trials, options.seconds, options.cpus)
+    table = Table("", "", box=None, show_header=False)
+    for name, value in figures.items():
+        table.add_row(name, f"{value:.0%}" if name == "overhead" else f"{value:.4g}")
+    Console().print(table)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""What a grid will take, before it starts: hours of training and of rollouts, memory and disk per task.
+
+Every rate is in tune/rates.json with where it was measured; rates of training are those of one core ("cpu") and, once
+they have been measured there, of a GPU ("cuda"). Times are sums over packs, so they do not depend on how many run side
+by side. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safemil.tasks import find_task
+from tune.trials import Trial, packs
+
+FULL_SEGMENT = "full"
+
+
+@functools.cache
+def rates() -> dict[str, Any]:
+    """The measured rates."""
+    return json.loads((Path(__file__).parent / "rates.json").read_text())
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of some trials; hours add up, memory is that of the largest pack."""
+
+    training_hours: float = 0.0  # of one core, or of one GPU
+    rollout_hours: float = 0.0  # of one core
+    memory: float = 0.0  # bytes of one pack's process
+    disk: float = 0.0  # bytes
+
+    def __add__(self, other: Estimate) -> Estimate:
+        return Estimate(
+            self.training_hours + other.training_hours,
+            self.rollout_hours + other.rollout_hours,
+            max(self.memory, other.memory),
+            self.disk + other.disk,
+        )
+
+
+def estimate(trials: Sequence[Trial], device: str = "cpu") -> dict[str, Estimate]:
+    """Task -> what its trials take, trained on ``device``."""
+    found: dict[str, Estimate] = {}
+    for pack in packs(trials):
+        found[pack[0].task] = found.get(pack[0].task, Estimate()) + of_pack(pack, device)
+    return found
+
+
+def of_pack(pack: Sequence[Trial], device: str = "cpu") -> Estimate:
+    """What one pack takes."""
+    trial, n = pack[0], len(pack)
+    evaluation, task = trial.evaluation, find_task(trial.task)
+    earlier = evaluation.checkpoints - 1
+    episodes = evaluation.episodes + earlier * evaluation.checkpoint_episodes
+    simulator = rates()["simulator"]
+    speed = simulator["steps_per_second"].get(task.name, simulator["otherwise"])
+    rollout_seconds = n * episodes * (task.horizon / speed + simulator["reset_seconds"][task.family])
+    files = rates()["bytes"]
+    dataset = task.n_trajectories * task.horizon * (task.observation_dim + task.action_dim + 2) * 4
+    return Estimate(
+        training_seconds(trial, n, device) / 3600,
+        rollout_seconds / 3600,
+        files["process"] + files["dataset_copies"] * dataset,
+        n * (files["trial"] + files["snapshot"] * evaluation.checkpoints + files["episode"] * episodes),
+    )
+
+
+def training_seconds(trial: Trial, n_seeds: int, device: str = "cpu") -> float:
+    """For all seeds of a pack; a stage costs so much a step, and so much a step and row of each network."""
+    config, measured = trial.config, rates()["training"][device]
+    total = 0.0
+    for stage, steps, rows, networks in stages(trial):
+        rate = measured[stage]
+        total += steps * (rate["step_ms"] + rate["row_us"] / 1e3 * rows * networks * n_seeds) / 1e3
+    if trial.method.startswith("osrl-"):
+        total += n_seeds * config.policy.steps * measured[trial.method]["step_ms"] / 1e3  # not packed
+    return total
+
+
+def stages(trial: Trial) -> list[tuple[str, int, int, int]]:
+    """(family of the rate, steps, rows a step and network, networks of a seed) of each stage of a packed method."""
+    config, task = trial.config, find_task(trial.task)
+    if trial.method.startswith("osrl-"):
+        return []
+    found = []
+    joint = getattr(config, "mode", "") == "joint"
+    if hasattr(config, "cost_model"):
+        cost = config.cost_model
+        length = task.horizon if cost.segment_length == FULL_SEGMENT else int(cost.segment_length)
+        rows = 2 * getattr(cost, "pairs", 1) * getattr(cost, "bag_size", getattr(cost, "batch_size", 1)) * length
+        found.append(("cost_model", config.policy.steps if joint else cost.steps, rows, getattr(config, "ensemble", 1)))
+        if joint:  # the policy learns from the same segments of D_U
+            return [*found, ("cloning", config.policy.steps, rows // 2, 1)]
+    if hasattr(config, "discriminator"):
+        settings = config.discriminator
+        batch = getattr(settings, "batch_size", config.policy.batch_size)
+        found.append((f"{trial.method.split('-')[0]} discriminator", settings.steps, batch, 1))
+    family = trial.method.split("-")[0] if trial.method.split("-")[0] in ("dwbc", "safedice") else "cloning"
+    return [*found, (family, config.policy.steps, config.policy.batch_size, 2 if trial.method == "dexperts" else 1)]
