@@ -1,38 +1,67 @@
-"""Today's tool: OSRL's BC trainer, fed as OSRL's scripts feed it, by its own dataset and torch's loader."""
+"""Today's tool: OSRL's BC trainer, fed as OSRL's scripts feed it, by its own dataset and torch's loader. A yardstick.
+
+    python benchmarks/osrl_yardstick.py --workers 2        # prints steps/s
+
+A process of its own, so that nothing that this suite sets in a process (its memory settings, say) helps or hinders it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+import time
+import warnings
 from typing import Any
 
 import numpy as np
-from osrl.algorithms import BC, BCTrainer
-from osrl.common import TransitionDataset
-from torch.utils.data import DataLoader
 
-from safemil.trajectories import Trajectories
+OBSERVATIONS, ACTIONS, HIDDEN, BATCH, ROWS, LENGTH = 17, 6, 256, 512, 200_000, 1000
+WARM_UP = 10
 
 
-def cloning_steps(data: Trajectories, hidden: int, batch: int, workers: int, n_steps: int) -> Callable[[], float]:
-    """``n_steps`` steps of behaviour cloning with two hidden layers; the loader outlives the call."""
-    n = len(data.observations)
-    ends = np.zeros(n, dtype=np.float32)
-    ends[data.offsets[1:] - 1] = 1.0
-    zeros = np.zeros(n, dtype=np.float32)
-    columns = {"observations": data.observations, "next_observations": data.observations, "actions": data.actions}
-    flags = {"rewards": zeros, "costs": zeros, "terminals": zeros, "timeouts": ends}
-    loader = iter(DataLoader(TransitionDataset({**columns, **flags}), batch_size=batch, num_workers=workers))
-    model = BC(data.observation_dim, data.action_dim, 1.0, [hidden, hidden], int(data.lengths.max()))
+class Silent:
+    """Stands in for OSRL's logger."""
 
-    class Silent:
-        def store(self, **_: Any) -> None: ...
+    def store(self, **_: Any) -> None: ...
 
-    trainer = BCTrainer(model, None, Silent(), actor_lr=1e-3)
 
-    def run() -> float:
-        for _ in range(n_steps):
-            observations, _, actions, *_ = next(loader)
-            trainer.train_one_step(observations, actions)
-        return n_steps
+def dataset() -> dict[str, np.ndarray]:
+    """Random steps under DSRL's keys."""
+    rng, zeros = np.random.default_rng(0), np.zeros(ROWS, dtype=np.float32)
+    observations = rng.normal(size=(ROWS, OBSERVATIONS)).astype(np.float32)
+    timeouts = zeros.copy()
+    timeouts[LENGTH - 1 :: LENGTH] = 1.0
+    return {
+        "observations": observations,
+        "next_observations": observations,
+        "actions": rng.uniform(-1, 1, (ROWS, ACTIONS)).astype(np.float32),
+        **{"rewards": zeros, "costs": zeros, "terminals": zeros, "timeouts": timeouts},
+    }
 
-    return run
+
+def main() -> None:
+    """Train; print steps/s after the warm-up."""
+    import torch
+    from osrl.algorithms import BC, BCTrainer
+    from osrl.common import TransitionDataset
+    from torch.utils.data import DataLoader
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=0, help="of the loader")
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--threads", type=int, help="of torch (default: torch's own choice)")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+    loader = iter(DataLoader(TransitionDataset(dataset()), batch_size=BATCH, num_workers=options.workers))
+    trainer = BCTrainer(BC(OBSERVATIONS, ACTIONS, 1.0, [HIDDEN, HIDDEN], LENGTH), None, Silent(), actor_lr=1e-3)
+    for step in range(WARM_UP + options.steps):
+        if step == WARM_UP:
+            started = time.perf_counter()
+        observations, _, actions, *_ = next(loader)
+        trainer.train_one_step(observations, actions)
+    print(options.steps / (time.perf_counter() - started))
+
+
+if __name__ == "__main__":
+    main()

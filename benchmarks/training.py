@@ -15,10 +15,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -130,16 +132,22 @@ class Bench:
         return (last - first) / (ended - began)
 
 
+def osrl_rate(workers: int, threads: int) -> float:
+    """Steps/s of OSRL's BC in a process of its own."""
+    script = Path(__file__).with_name("osrl_yardstick.py")
+    command = [sys.executable, str(script), "--workers", str(workers), "--threads", str(threads)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return float(output.split()[-1])
+
+
 def measure_cloning(bench: Bench, options, results: dict[str, Any]) -> None:
     """BC: ours packed, the limit, OSRL's."""
     work = {f"R={r}": bench.cloning(r, max(5, 400 // r)) for r in options.replicas}
     work["limit"] = bench.bare(OBSERVATIONS, ACTIONS, nn.ReLU, BATCH, 400)
-    if importlib.util.find_spec("osrl"):
-        from osrl_yardstick import cloning_steps
-
-        data = bench.split.trajectories
-        work.update({f"OSRL, {w} workers": cloning_steps(data, HIDDEN, BATCH, w, 25) for w in (0, 2)})
     found = rates(work, options.rounds)
+    if importlib.util.find_spec("osrl"):
+        for workers in (0, 2):
+            found[f"OSRL, {workers} workers"] = [osrl_rate(workers, options.threads) for _ in range(options.rounds)]
     if "R=1" in found:
         results["bc_vs_limit_ratio"] = ratio(found["R=1"], found["limit"])
         if "R=5" in found:

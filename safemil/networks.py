@@ -13,7 +13,41 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-ACTIVATIONS = {"relu": torch.relu, "elu": nn.functional.elu, "tanh": torch.tanh}
+
+class Elu(torch.autograd.Function):
+    """x where positive, else e^x - 1: torch's, but in place and by the faster of the two exponentials of a CPU."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        y = x.clamp(max=0).exp_().sub_(1)
+        torch.maximum(x, y, out=y)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return y.clamp(max=0).add_(1).mul_(gradient)
+
+
+ACTIVATIONS = {"relu": torch.relu, "elu": Elu.apply, "tanh": torch.tanh}
+
+NARROW = 32  # columns: batched products with fewer are several times slower than they need be on a CPU
+
+
+class NarrowProduct(torch.autograd.Function):
+    """``x @ weight`` for few columns: the products with rows and columns exchanged where that is faster."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.bmm(weight.transpose(1, 2), x.transpose(1, 2)).transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return torch.bmm(gradient, weight.transpose(1, 2)), torch.bmm(gradient.transpose(1, 2), x).transpose(1, 2)
 
 
 class StackedLinear(nn.Module):
@@ -29,6 +63,11 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_replicas, 1, n_out))
 
     def forward(self, x: Tensor) -> Tensor:
+        n_out = self.weight.shape[2]
+        if n_out == 1:
+            return (x * self.weight.transpose(1, 2)).sum(-1, keepdim=True) + self.bias
+        if n_out <= NARROW:
+            return NarrowProduct.apply(x, self.weight) + self.bias
         return torch.baddbmm(self.bias, x, self.weight)
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from safemil.capture import CapturedUpdates
+from safemil.memory import keep_freed_memory
 from safemil.objectives import Batch, Objective, schedule_factor
 from safemil.replicas import BLOCK
 from safemil.resuming import Stage
@@ -66,6 +67,7 @@ def train(
     Raises:
         TrainingError: a loss stopped being finite.
     """
+    keep_freed_memory()
     every = max(1, steps // reports)
     state = Stage(objectives, on_snapshot)
     first = state.restore()

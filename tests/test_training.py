@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from safemil import checkpoints
-from safemil.networks import StackedMLP
+from safemil.networks import Elu, StackedMLP
 from safemil.objectives import AdamW, Objective, clip_gradients, lay_out, schedule_factor
 from safemil.policies import Policy
 from safemil.replicas import BLOCK, IndexTable, Streams, make_generators
@@ -54,6 +54,21 @@ def test_adamw_is_torchs_own():
         optimizer.step()
         reference.step()
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_elu_and_narrow_layers_are_torchs():
+    x = torch.linspace(-30, 30, 601, dtype=torch.float64).requires_grad_()
+    own, other = Elu.apply(x), torch.nn.functional.elu(x)
+    torch.testing.assert_close(own, other)
+    torch.testing.assert_close(*(torch.autograd.grad(y.square().sum(), x)[0] for y in (own, other)))
+    for n_out in (1, 6, 40):
+        layer = StackedMLP(make_generators([3, 4], "layer"), (5, n_out)).layers[0].double()
+        rows = torch.randn(2, 7, 5, dtype=torch.float64, requires_grad=True)
+        inputs = (rows, layer.weight, layer.bias)
+        one, two = layer(rows), torch.baddbmm(layer.bias, rows, layer.weight)
+        torch.testing.assert_close(one, two)
+        for a, b in zip(*(torch.autograd.grad(y.square().sum(), inputs) for y in (one, two)), strict=True):
+            torch.testing.assert_close(a, b)
 
 
 def test_laying_out_parameters_changes_none_of_them():
