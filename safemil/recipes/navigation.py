@@ -85,11 +85,10 @@ class OnCircle:
         return noisy(self.agent.drive(wanted, observation), self.noise, rng)
 
 
-# Half of the agents are careful, half careless, none between: a careless one that was lucky with its layout would count
-# as preferred, and a clone of both would be neither.
+# PointGoal1, seed 0, 400 trajectories: 140 with C < 25 (returns 9 to 23), 82 between, 178 with C > 75 (2 to 21). The
+# layout decides as much as the agent: where it is kind, careless ones cost little too.
 GOAL: Ranges = {
-    "careful": (2.5, 4.0),  # weight of what lies in the way; 0 would be straight to the goal
-    "careless": (-1.5, -0.7),  # the same: drawn to what costs
+    "avoidance": (-3.0, 3.0),  # weight of what lies in the way; 0: straight to the goal, below: drawn to what costs
     "speed": (0.8, 1.2),
     "noise": (0.05, 0.2),
 }
@@ -107,11 +106,6 @@ class ToGoal:
     avoidance: float
     speed: float
     noise: float
-
-    @classmethod
-    def draw(cls, agent: Agent, goal: int, obstacles: tuple[int, ...], rng: np.random.Generator) -> ToGoal:
-        avoidance = rng.uniform(*GOAL[rng.choice(["careful", "careless"])])
-        return cls(agent, goal, obstacles, avoidance, rng.uniform(*GOAL["speed"]), rng.uniform(*GOAL["noise"]))
 
     def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         lidars = functools.partial(self.agent.lidar, observation)
@@ -134,21 +128,22 @@ def _nearest(positions: np.ndarray) -> complex:
     return complex(positions[np.argmin(abs(positions))]) if len(positions) else 3.0 + 0j
 
 
-def _circle(agent: Agent) -> dict[str, Recipe]:
-    policy = functools.partial(OnCircle, agent)
-    return {"scripted": Recipe.uniform(policy, CIRCLE, "steer along a circle, inside the walls or beyond", 4)}
+def _recipe(policy, *fixed, ranges: Ranges, description: str, minutes: float, n: int = 700) -> dict[str, Recipe]:
+    return {"scripted": Recipe.uniform(functools.partial(policy, *fixed), ranges, description, minutes, n)}
 
 
-def _goal(agent: Agent, goal: int, obstacles: tuple[int, ...], minutes: float) -> dict[str, Recipe]:
-    draw = functools.partial(ToGoal.draw, agent, goal, obstacles)
-    return {"scripted": Recipe(draw, "steer to the goal, around hazards or through them", minutes, 400, GOAL)}
-
+_circle = functools.partial(
+    _recipe, OnCircle, ranges=CIRCLE, description="steer along a circle, inside the walls or beyond"
+)
+_goal = functools.partial(
+    _recipe, ToGoal, ranges=GOAL, n=400, description="steer to the goal, around hazards or through them"
+)
 
 RECIPES: dict[str, dict[str, Recipe]] = {
-    "PointCircle1": _circle(POINT),
-    "PointCircle2": _circle(POINT),
-    "CarCircle1": _circle(CAR),
-    "CarCircle2": _circle(CAR),
+    "PointCircle1": _circle(POINT, minutes=4),
+    "PointCircle2": _circle(POINT, minutes=4),
+    "CarCircle1": _circle(CAR, minutes=4),
+    "CarCircle2": _circle(CAR, minutes=4),
     "PointGoal1": _goal(POINT, 0, (1,), minutes=6),
     "CarGoal1": _goal(CAR, 0, (1,), minutes=6),
     "PointButton1": _goal(POINT, 1, (0, 2, 3), minutes=40),
