@@ -18,8 +18,7 @@ def fabricated_run(folder, scores):
     numbers: dict[tuple[str, int], int] = {}
     for trial in trials:
         number = numbers[trial.method, trial.seed] = numbers.get((trial.method, trial.seed), -1) + 1
-        config = {**trial.to_dict(), "method_config": trial.to_dict()["method_config"]}
-        write_json(folder / "trials" / trial.id / "config.json", config)
+        write_json(folder / "trials" / trial.id / "config.json", trial.to_dict())
         row = {"task": trial.task, "method": trial.method, "auroc_unlabeled": scores(trial.method, number, trial.seed)}
         write_json(folder / "trials" / trial.id / "row.json", row)
     write_json(folder / "run.json", {"trials": [trial.id for trial in trials], "command": "python tune/run.py ..."})
