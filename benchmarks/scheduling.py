@@ -10,18 +10,14 @@ wall time includes starting Ray and, in each of its processes, importing torch.
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
 import os
 import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from measuring import arguments, finish, machine, show
 
 from safemil.errors import entry_point
 from tune.attempts import perform
@@ -91,21 +87,20 @@ def measure(n_trials: int, seconds: float, cpus: int) -> dict[str, float]:
 
 
 @entry_point
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print a table, write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(command: Sequence[str] | None = None) -> None:
+    """Measure; table and figures."""
+    parser = arguments(__doc__, rounds=1)
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--cpus", type=int, default=os.cpu_count())
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args(arguments)
-    figures = measure(options.trials, options.seconds, options.cpus)
-    table = Table("", "", box=None, show_header=False)
-    for name, value in figures.items():
-        table.add_row(name, f"{value:.0%}" if name == "overhead" else f"{value:.4g}")
-    Console().print(table)
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    options = parser.parse_args(command)
+    runs = [measure(options.trials, options.seconds, options.cpus) for _ in range(options.rounds)]
+    show(
+        "Seconds",
+        ["", *(f"run {number + 1}" for number in range(len(runs)))],
+        [[name, *(float(run[name]) for run in runs)] for name in runs[0]],
+    )
+    finish({"machine": machine(), "runs": runs, "overhead_ratio": min(run["overhead"] for run in runs)}, options.json)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def collect(
         present = [output] if output is not None else files_of(task, folder, total)
         present = [path for path in present if path.exists()]
         if present and not overwrite:
-            return _existing(present[0], asked)
+            return _existing(present[0], asked, _provenance(task, list(sizes))["parameters"])
         for path in present:
             _check_ours(path)
         parts = {name: _parts(folder, task, name, seed) for name in sizes}
@@ -149,9 +149,11 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _existing(path: Path, asked: dict[str, str | int]) -> Path:
+def _existing(path: Path, asked: dict[str, str | int], parameters: str) -> Path:
     found = read_layout(path).attributes
     different = [f"{name} {found.get(name, 'unknown')}" for name in asked if found.get(name) != asked[name]]
+    if not different and found.get("parameters") != parameters:
+        different = ["the recipe's parameters have changed since"]
     if different:
         raise UserError(
             f"{path} exists and was made otherwise ({', '.join(different)}); --overwrite replaces it, --output names"

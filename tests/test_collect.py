@@ -114,6 +114,9 @@ class TestBookkeeping:
         assert "exists already, collected with these settings" in caplog.text
         with pytest.raises(UserError, match=r"exists and was made otherwise \(seed 0\); --overwrite replaces it"):
             run(seed=7)
+        monkeypatch.setattr(collect, "_provenance", lambda *_: {"parameters": "{}"})
+        with pytest.raises(UserError, match="the recipe's parameters have changed since"):
+            run()
 
     def test_overwrite_replaces_the_file_of_that_size(self, folder, walk):
         run(4)

@@ -43,13 +43,10 @@ class Search:
     descend: int = 60  # iterations with the rising penalty
     strength: float = 0.1  # share of the fast gait's strength with which the descent begins
     caution: float = 0.25  # share of noise and step during the descent
-    penalties: tuple[float, float] = (
-        0.2,
-        1.0,
-    )  # per unit of cost, at the first and at the last iteration of the descent
+    penalties: tuple[float, float] = (0.2, 1.0)  # per unit of cost, at the descent's first and last iteration
 
 
-# The seed matters: of swimmer's seeds 0 and 1, the first finds no fast gait in 80 iterations. The larger bodies have
+# The seed matters: of swimmer's seeds 0 and 1, the first finds no fast gait in 60 iterations. The larger bodies have
 # more parameters, and ant and walker can fall: more directions.
 SEARCHES = {
     "SwimmerVelocity": Search(seed=1, climb=26, descend=40, strength=0.08),
