@@ -14,22 +14,23 @@ FLOOR_NAMES = {
     "large_bags": "floor of large bags, softplus(−p G_H)",
     "this_bag_size": "perfect separation at this K",
 }
-SETTINGS = ["mixture", "horizon", "contamination", "bag_size", "aggregator", "discount"]
+SETTINGS = ["mixture", "horizon", "contamination", "bag_size", "aggregator", "scale", "discount"]
 
 
 def floors_by_value(trials: pd.DataFrame, axis: str) -> dict[str, dict]:
     """For each of FLOOR_NAMES, value of ``axis`` -> loss; ``trials`` are those of one method.
 
     p = 1 - mixture, H and the discount come from the trials. A value is left out where they are unknown or differ,
-    where the aggregator is learned (its scores have no fixed scale), and where D_N is contaminated (what it is
-    contaminated with need not look like the preferred part of D_U).
+    where the aggregator is learned (its scores have no fixed scale) or the loss has a factor of its own, and where D_N
+    is contaminated (what it is contaminated with need not look like the preferred part of D_U).
     """
     floors: dict[str, dict] = {name: {} for name in FLOOR_NAMES}
     trials = trials[trials["mil_loss_final"].notna()].assign(discount=trials.get("discount", 0.99))
     for value, group in trials.groupby(axis):
         settings = group[SETTINGS].drop_duplicates()
-        mixture, horizon, contamination, bag_size, aggregator, discount = settings.iloc[0]
-        known = len(settings) == 1 and "" not in (mixture, horizon, discount) and aggregator in ("", "mean")
+        mixture, horizon, contamination, bag_size, aggregator, factor, discount = settings.iloc[0]
+        plain = aggregator in ("", "mean") and factor in ("", 1)
+        known = len(settings) == 1 and "" not in (mixture, horizon, discount) and plain
         if known and contamination in ("", 0):
             # Scores of full trajectories are divided by their discounted length.
             scale = 1.0 if horizon == "full" else discounted_length(horizon, discount)

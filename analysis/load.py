@@ -142,6 +142,6 @@ def _nothing_to_show(folder: Path, failed: list[Problem], unfinished: list[Probl
     if not failed:
         advice = "run tune/run.py with --resume, then report again"
         return f"{folder}: no finished trial, {len(unfinished)} unfinished; {advice}"
-    reason, log = " ".join(failed[0].reason.split()), folder / "trials" / failed[0].trial_id / "log.txt"
+    reason, log = " ".join(failed[0].reason.split()), folder / "trials" / failed[0].trial_id / "error.txt"
     counts = f"no finished trial, {len(failed)} failed, {len(unfinished)} unfinished"
     return f"{folder}: {counts}. First failure: {reason} (log: {log})"

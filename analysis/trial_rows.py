@@ -17,7 +17,10 @@ from pathlib import Path
 from safemil.errors import UserError
 
 # Settings a run may vary, in the order in which they name a row; "horizon" is the segment length H.
-AXES = ("bag_size", "horizon", "contamination", "weighting", "aggregator", "n_nonpreferred", "n_unlabeled", "mixture")
+AXES = (
+    *("bag_size", "horizon", "contamination", "weighting", "aggregator", "n_nonpreferred", "n_unlabeled", "mixture"),
+    *("cost_levels", "modes", "heads", "scale", "osrl_faithful"),
+)
 METRICS = (
     *("return_mean", "return_std", "cost_mean", "cost_std"),
     *("normalized_return", "normalized_return_reference", "normalized_cost", "normalized_cost_reference"),

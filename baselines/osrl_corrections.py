@@ -10,7 +10,8 @@ osrl-cpq:
 - Q_c of unlikely actions is pushed up with a gradient, on the critic itself. The push stops at 1.5 q: OSRL's, which the
   multiplier alone would hold back, goes on beyond and takes the likely actions along.
 - Those actions are taken after the tanh, and averaged alone, without a zero for each likely one.
-- Where the actor's action is beyond the threshold, Q_c is lowered; where it is within, Q is raised as before.
+- Where the actor's action is beyond the threshold, Q_c is lowered; where it is within, Q is raised as before. This and
+  the stop of the push are ours, not CPQ's paper's; a two-action bandit in the tests decided for them.
 
 osrl-coptidice:
 

@@ -49,7 +49,7 @@ def write_run(
 def write_trial(
     folder: Path, task: str, task_number: int, method: str, seed: int, setting: dict, steps: int, points: int
 ) -> Path:
-    """One finished trial: row.json, curves.csv, config.json, log.txt and, last, done."""
+    """One finished trial: row.json, curves.csv, config.json and, last, done."""
     rng = np.random.default_rng([seed, task_number, len(method), len(str(setting))])
     learned = method in ("safemil", "ppl")
     defaults = {"bag_size": 128 if method == "safemil" else 1, "horizon": 5, "weighting": "exponential"}
@@ -83,7 +83,6 @@ def write_trial(
     _write_curves(trial / "curves.csv", row, steps, points, rng)
     if learned:
         _write_scores(trial, skill, rng)
-    (trial / "log.txt").write_text("trained\n")
     (trial / "row.json").write_text(json.dumps(row))
     (trial / "done").touch()
     return trial

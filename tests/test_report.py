@@ -137,7 +137,7 @@ def test_report_page_stands_alone_and_says_what_matters(reported):
         'id="trials"',
     ]
     assert [page.index(part) for part in parts] == sorted(page.index(part) for part in parts)
-    assert 'href="../trials/BallCircle-safemil-s2-bag_size_64/log.txt"' in page
+    assert 'href="../trials/BallCircle-safemil-s2-bag_size_64/error.txt"' in page
     assert "python tune/run.py --grid demo" in page and "0123456789abcdef" in page and "torch 2.13.0" in page
     assert "Rows rest on 2 to 3 seeds; the fewest: SafeMIL (K=64) on BallCircle." in page
     assert page.count("Not in this table: of 12 trials, 1 failed.") == page.count('class="sortable') - 1
