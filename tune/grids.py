@@ -25,12 +25,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "policy.schedule": "linear",
         "policy.weight_decay": 0.01,
     },
-    "study": {  # bench's rates at step counts that two cores finish in minutes a pack
-        "cost_model.steps": 5_000,
-        "discriminator.steps": 5_000,
+    "study": {  # bench's rates at step counts that two cores finish in two to four minutes a pack of five seeds
+        "cost_model.steps": 1_500,
+        "discriminator.steps": 3_000,
         "cost_model.pairs": 1,
-        "policy.steps": 20_000,
+        "policy.steps": 5_000,
+        "policy.batch_size": 128,
         "evaluation.episodes": 20,
+        "evaluation.checkpoints": 3,
         "evaluation.checkpoint_episodes": 5,
     },
     "demo": {
