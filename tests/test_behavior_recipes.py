@@ -128,6 +128,15 @@ class TestNavigation:
         }
         assert turns[3.0] < -0.2 and abs(turns[0.0]) < 1e-6 and turns[-1.5] > 0.1
 
+    def test_what_it_does_is_continuous_in_where_the_hazard_lies(self, rng):
+        """A clone of a jump between left and right is straight on: into the hazard."""
+        seeker = ToGoal(POINT, 0, (1,), avoidance=1.0, speed=1.0, noise=0.0)
+        turns = [
+            seeker.act(observe(POINT, velocity=0.5, goal=2 + 0j, hazard=0.5 + 1j * side), rng)[1]
+            for side in np.linspace(-0.5, 0.5, 401)
+        ]
+        assert np.ptp(turns) > 1 and abs(np.diff(turns)).max() < 0.1
+
     def test_the_goals_own_button_is_no_obstacle(self, rng):
         seeker = ToGoal(POINT, 1, (0,), avoidance=3.0, speed=1.0, noise=0.0)
         _, turn = seeker.act(observe(POINT, buttons=0.6 + 0j, goal=0.6 + 0j), rng)

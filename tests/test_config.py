@@ -97,6 +97,14 @@ def test_precedence_default_preset_smoke_axis_command_line():
     assert alone.config.cost_model.bag_size == 128
 
 
+def test_a_preset_may_hold_what_is_for_one_method_alone():
+    sizes = {
+        trial.method: trial.config.cost_model.batch_size
+        for trial in expand(GRIDS["paper"], tasks=["BallCircle"], methods=["ppl", "ppl-trex"], preset="study")
+    }
+    assert sizes == {"ppl": 128, "ppl-trex": 16}
+
+
 def test_axes_and_settings_apply_where_a_method_has_them():
     trials = expand(GRIDS["bagsize"], tasks=["BallCircle"], methods=["safemil", "bc-all"], seeds=[0, 1])
     assert len([trial for trial in trials if trial.method == "bc-all"]) == 2  # no bag size, so no repeats

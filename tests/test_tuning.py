@@ -81,3 +81,8 @@ def test_an_unfinished_or_foreign_run_is_refused(tmp_path, own_store, capsys):
     with pytest.raises(UserError, match="none of the tuning grid's"):
         tuning.read_scores(tmp_path / "run")
     assert not own_store.exists()
+
+
+def test_what_the_points_hold_cannot_be_set_beside_them():
+    with pytest.raises(UserError, match="policy.steps is set by the grid's own points"):
+        expand(GRIDS["tuning"], tasks=["BallCircle"], methods=["dwbc"], settings={"policy.steps": 10})

@@ -12,7 +12,7 @@ from safemil.errors import UserError
 from safemil.tasks import PAPER_TASKS
 from tune.methods import METHODS
 
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {  # a method's name holds what is for that method alone
     "bench": {},  # the defaults of safemil/settings.py
     "paper": {
         "mode": "joint",
@@ -34,6 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "evaluation.episodes": 20,
         "evaluation.checkpoints": 3,
         "evaluation.checkpoint_episodes": 5,
+        "ppl-trex": {"cost_model.batch_size": 16},  # of 50 steps, times three networks
     },
     "demo": {
         "cost_model.steps": 3_000,

@@ -114,9 +114,12 @@ def expand(
     Precedence: default, task, preset, smoke, tuned, point and axis, ``settings`` (the command line).
 
     Raises:
-        UserError: an unknown task, method, preset or setting, a value out of range, or a setting no method has.
+        UserError: an unknown task, method, preset or setting, a value out of range, or a setting no method has
+            or one that the grid's points hold.
     """
     settings = dict(settings or {})
+    for name in sorted({name for points in grid.points.values() for point in points for name in point} & set(settings)):
+        raise UserError(f"{name} is set by the grid's own points; leave it out of --set")
     presets = [preset or grid.preset] + (["smoke"] if smoke else [])
     for name in presets:
         if name not in PRESETS:
@@ -129,7 +132,7 @@ def expand(
         base = _Sections(SplitConfig(), EvaluationConfig(), method.config())
         base = base.override({"split.cost_limit": task.cost_limit, "cost_model.segment_length": task.segment_length})
         for name in presets:
-            base = base.override(PRESETS[name])
+            base = base.override(PRESETS[name]).override(PRESETS[name].get(method_name, {}))
         if grid.tuned:
             base = base.override(stored_settings(task.name, method_name))
         used.update(base.names())
