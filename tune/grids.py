@@ -27,7 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {  # a method's name holds what is for that
     },
     "study": {  # bench's rates at step counts that two cores finish in two to four minutes a pack of five seeds
         "cost_model.steps": 1_500,
-        "discriminator.steps": 3_000,
+        "discriminator.steps": 1_500,
         "cost_model.pairs": 1,
         "policy.steps": 5_000,
         "policy.batch_size": 128,
