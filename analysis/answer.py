@@ -70,9 +70,15 @@ def _many_tasks(pairs: list[tuple[dict, dict | None]]) -> str:
     costs = [[row["normalized_cost_mean"] for row in side] for side in zip(*both, strict=True)]
     ratio = np.median(aggregates.cost_ratio(costs[1], costs[0]))
     returns = [np.mean([row["normalized_return_mean"] for row in side]) for side in zip(*both, strict=True)]
+    medians = [decimal(float(np.median(side))) for side in costs]
+    dearer = (
+        f"costs {_ratio(ratio)} times as much"
+        if math.isfinite(ratio)
+        else f"costs {medians[1]} limits, it {medians[0]}"
+    )
     return (
-        f"SafeMIL is safer than cloning everything (BC-All) on {lower} of {len(both)} tasks: BC-All costs"
-        f" {_ratio(ratio)} times as much (median over tasks), at a mean normalized return of {decimal(returns[1])}"
+        f"SafeMIL is safer than cloning everything (BC-All) on {lower} of {len(both)} tasks: BC-All {dearer}"
+        f" (median over tasks), at a mean normalized return of {decimal(returns[1])}"
         f" against SafeMIL's {decimal(returns[0])}. {limit}"
     )
 
@@ -106,8 +112,11 @@ def _lowest_on(summary: pd.DataFrame) -> list[str]:
     if baselines.shape[1] < 2:
         return []
     lower = int((costs["safemil"] < baselines.min(axis=1)).sum())
+    ties = int((costs["safemil"] == baselines.min(axis=1)).sum())
+    equal = f", and as low as the lowest on {ties} more" if ties else ""
     return [
-        f"Its interquartile mean cost is below that of every label-limited baseline on {lower} of {len(costs)} tasks."
+        f"Its interquartile mean cost is below that of every label-limited baseline on {lower} of {len(costs)} tasks"
+        f"{equal}."
     ]
 
 

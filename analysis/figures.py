@@ -52,10 +52,11 @@ def return_cost_plane(trials: pd.DataFrame, axes: Sequence[str], look_of: dict[t
         right = max(1.3, 1.08 * here["normalized_cost"].max())
         panel.axvspan(1, 100 * right, color="#f5ece8", linewidth=0)
         panel.axvline(1, color=VERMILION, linewidth=1.1)
-        for look, mine in each_look(here, axes, look_of):
+        for place, (look, mine) in enumerate(each_look(here, axes, look_of)):
             points = mine["normalized_cost"], mine["normalized_return"]
             panel.plot(*points, linestyle="none", alpha=0.55, **look.marker_style(3.5))
-            panel.plot(*[[values.mean()] for values in points], linestyle="none", zorder=4, **look.marker_style(8.5))
+            means, front = [[values.mean()] for values in points], 4 - 0.01 * place  # SafeMIL before the others
+            panel.plot(*means, linestyle="none", zorder=front, **look.marker_style(8.5))
         # At least 0.2 high: a panel that zooms in on the spread of one method makes noise look like an effect.
         middle, half = np.mean(panel.get_ylim()), max(0.1, np.ptp(panel.get_ylim()) / 2)
         panel.set(title=task, xlim=(-0.03 * right, right), ylim=(middle - half, middle + half))

@@ -36,6 +36,13 @@ class TestTable:
             assert all(low <= getattr(driver, name) <= high for name, (low, high) in BALL_CIRCLE.items())
         assert recipe.parameters == BALL_CIRCLE and find_recipe(find_task("CarRun")).parameters == CAR_RUN
 
+    def test_careful_and_careless_agents_are_drawn_equally_often_and_none_between(self, rng):
+        recipe = find_recipe(find_task("PointGoal1"), "scripted")
+        avoidance = np.array([recipe.draw(rng).avoidance for _ in range(400)])
+        for low, high in (kind["avoidance"] for kind in recipe.parameters.values()):
+            assert 150 < ((avoidance >= low) & (avoidance <= high)).sum() < 250
+        assert not ((avoidance > -0.3) & (avoidance < 0.9)).any()
+
 
 class TestBullet:
     def test_cautious_and_reckless_differ_in_the_same_state(self, rng):
@@ -127,15 +134,6 @@ class TestNavigation:
             for avoidance in (-1.5, 0.0, 3.0)
         }
         assert turns[3.0] < -0.2 and abs(turns[0.0]) < 1e-6 and turns[-1.5] > 0.1
-
-    def test_what_it_does_is_continuous_in_where_the_hazard_lies(self, rng):
-        """A clone of a jump between left and right is straight on: into the hazard."""
-        seeker = ToGoal(POINT, 0, (1,), avoidance=1.0, speed=1.0, noise=0.0)
-        turns = [
-            seeker.act(observe(POINT, velocity=0.5, goal=2 + 0j, hazard=0.5 + 1j * side), rng)[1]
-            for side in np.linspace(-0.5, 0.5, 401)
-        ]
-        assert np.ptp(turns) > 1 and abs(np.diff(turns)).max() < 0.1
 
     def test_the_goals_own_button_is_no_obstacle(self, rng):
         seeker = ToGoal(POINT, 1, (0,), avoidance=3.0, speed=1.0, noise=0.0)

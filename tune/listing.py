@@ -90,9 +90,9 @@ def estimates_of(trials: Sequence[Trial]) -> Table:
     for name, own in rows.items():
         table.add_row(
             name,
-            f"{own.training_hours:,.1f}",
-            "not measured" if gpu is None else f"{gpu[name].training_hours:,.1f}",
-            f"{own.rollout_hours:,.1f}",
+            f"{own.training_hours:,.2f}",
+            "not measured" if gpu is None else f"{gpu[name].training_hours:,.2f}",
+            f"{own.rollout_hours:,.2f}",
             f"{own.memory / 1e9:.1f} GB",
             f"{own.disk / 1e6:,.0f} MB",
         )

@@ -165,9 +165,10 @@ class Curves:
 
     def __init__(self, config: Any, n_replicas: int, progress: Progress) -> None:
         self.rows: list[list[dict[str, Any]]] = [[] for _ in range(n_replicas)]
-        self.totals = {"policy": config.policy.steps, "joint": config.policy.steps}
-        if hasattr(config, "cost_model"):
-            self.totals["cost_model"] = config.cost_model.steps
+        self.totals = {"joint": config.policy.steps}
+        for stage in ("cost_model", "discriminator", "policy"):
+            if hasattr(config, stage):
+                self.totals[stage] = getattr(config, stage).steps
         self.progress = progress
 
     def __call__(self, stage: str, step: int, metrics: dict[str, np.ndarray]) -> None:

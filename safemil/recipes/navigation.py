@@ -15,6 +15,7 @@ import numpy as np
 from safemil.recipes.recipe import Ranges, Recipe, noisy
 
 BINS = 16
+DIRECTIONS = np.exp(2j * np.pi * (np.arange(BINS) + 0.5) / BINS)  # of the bins' middles, in the simulator's frame
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,12 @@ class OnCircle:
         return noisy(self.agent.drive(wanted, observation), self.noise, rng)
 
 
-# PointGoal1, seed 0, 400 trajectories: COUNTS
-GOAL: Ranges = {
-    "avoidance": (-1.0, 2.0),  # how much what costs repels; 0: straight to the goal, below: it attracts
-    "speed": (0.8, 1.2),
-    "noise": (0.05, 0.2),
+# PointGoal1, seed 0, 500 trajectories: 261 with C < 25 (returns 0 to 24), 35 between, 204 with C > 75 (10 to 22).
+# Nothing between careful and careless: where a layout is kind, agents that are half careful cost little and return
+# much, and a split that drops low returns would take them for the preferred ones.
+GOAL: dict[str, Ranges] = {
+    "careful": {"avoidance": (0.9, 1.2), "speed": (0.9, 1.2), "noise": (0.05, 0.2)},
+    "careless": {"avoidance": (-1.5, -0.3), "speed": (0.9, 1.2), "noise": (0.05, 0.2)},
 }
 REACH, CORE = 1.0, 0.3  # distances at which an obstacle begins to act, and acts in full; hazards have radius 0.2
 
@@ -97,31 +99,33 @@ REACH, CORE = 1.0, 0.3  # distances at which an obstacle begins to act, and acts
 class ToGoal:
     """Follows a field: drawn by the goal, pushed away from what costs and around it, slower near it.
 
-    The field is continuous in what is seen. A choice of the best among several headings is not: a clone takes the mean
-    of left and right, which leads into the obstacle.
+    The field is a smooth function of the readings as they are, bin by bin, which a network can learn from a hundred
+    episodes. Clones of agents that worked out positions first, or chose the best of many headings, cost two to ten
+    times what the agents cost.
     """
 
     agent: Agent
     goal: int  # which lidar sees the goal
     obstacles: tuple[int, ...]  # which ones see what costs
-    avoidance: float
+    avoidance: float  # how much what costs repels; 0: straight to the goal, below: it attracts
     speed: float
     noise: float
 
     def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         lidars = functools.partial(self.agent.lidar, observation)
-        goal = _nearest(self.agent.seen(lidars(self.goal), GOAL_RANGE))
-        obstacles = np.concatenate([self.agent.seen(lidars(index), GOAL_RANGE) for index in self.obstacles])
-        obstacles = obstacles[abs(obstacles - goal) > 0.1]  # a wrong button costs, the right one is the goal
-        distance = abs(obstacles)
-        towards = goal / max(abs(goal), 1e-6)
-        obstacle = obstacles / np.maximum(distance, 1e-6) * np.conj(towards)  # direction, seen from the goal's
-        near = np.clip((REACH - distance) / (REACH - CORE), 0, 1) ** 2
+        directions = DIRECTIONS / self.agent.ahead
+        goal = lidars(self.goal)
+        towards = (goal * directions).sum() or 1.0  # straight ahead when the goal is out of sight
+        towards /= abs(towards)
+        readings = np.stack([lidars(index) for index in self.obstacles])
+        readings[readings == goal] = 0  # a wrong button costs, the right one is the goal, and reads the same
+        near = np.clip((GOAL_RANGE * (readings - 1) + REACH) / (REACH - CORE), 0, 1) ** 2
+        obstacle = directions * np.conj(towards)  # direction of each bin, seen from the goal's
         ahead = np.clip(obstacle.real, 0, 1)
         # Around it on the side where the way is shorter; one of the two where it lies straight ahead.
-        around = 1j * np.tanh(4 * (0.15 - obstacle.imag))
+        around = 1j * np.tanh(3 * (0.15 - obstacle.imag))
         field = 1 + self.avoidance * (near * (ahead * around - (0.3 + ahead) * obstacle)).sum()
-        wanted = self.speed / (1 + near.max(initial=0)) * towards * field / max(abs(field), 0.3)
+        wanted = self.speed / (1 + near.max()) * towards * field / max(abs(field), 0.5)
         return noisy(self.agent.drive(wanted, observation), self.noise, rng)
 
 
@@ -130,16 +134,16 @@ def _nearest(positions: np.ndarray) -> complex:
     return complex(positions[np.argmin(abs(positions))]) if len(positions) else 3.0 + 0j
 
 
-def _recipe(policy, *fixed, ranges: Ranges, description: str, minutes: float, n: int = 700) -> dict[str, Recipe]:
-    return {"scripted": Recipe.uniform(functools.partial(policy, *fixed), ranges, description, minutes, n)}
+def _circle(agent: Agent, minutes: float) -> dict[str, Recipe]:
+    policy = functools.partial(OnCircle, agent)
+    return {"scripted": Recipe.uniform(policy, CIRCLE, "steer along a circle, inside the walls or beyond", minutes)}
 
 
-_circle = functools.partial(
-    _recipe, OnCircle, ranges=CIRCLE, description="steer along a circle, inside the walls or beyond"
-)
-_goal = functools.partial(
-    _recipe, ToGoal, ranges=GOAL, n=400, description="steer to the goal, around hazards or through them"
-)
+def _goal(agent: Agent, goal: int, obstacles: tuple[int, ...], minutes: float) -> dict[str, Recipe]:
+    policy = functools.partial(ToGoal, agent, goal, obstacles)
+    description = "steer to the goal, around hazards or through them"
+    return {"scripted": Recipe.of_kinds(policy, GOAL, description, minutes, n_trajectories=500)}
+
 
 RECIPES: dict[str, dict[str, Recipe]] = {
     "PointCircle1": _circle(POINT, minutes=4),
@@ -148,5 +152,5 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     "CarCircle2": _circle(CAR, minutes=4),
     "PointGoal1": _goal(POINT, 0, (1,), minutes=6),
     "CarGoal1": _goal(CAR, 0, (1,), minutes=6),
-    "PointButton1": _goal(POINT, 1, (0, 2, 3), minutes=40),
+    "PointButton1": _goal(POINT, 1, (0, 2, 3), minutes=20),
 }

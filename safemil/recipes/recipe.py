@@ -39,6 +39,11 @@ class Recipe:
         """Policies whose parameters are drawn uniformly from ``ranges``."""
         return cls(functools.partial(_draw_uniformly, policy, ranges), *rest, **named, parameters=ranges)
 
+    @classmethod
+    def of_kinds(cls, policy: Callable[..., Behavior], kinds: dict[str, Ranges], *rest: Any, **named: Any) -> Recipe:
+        """Policies of several kinds, each as likely: parameters are drawn uniformly from the ranges of the kind."""
+        return cls(functools.partial(_draw_kind, policy, kinds), *rest, **named, parameters=kinds)
+
     def n_units(self, n_trajectories: int) -> int:
         """How many units give that many trajectories."""
         return n_trajectories
@@ -57,6 +62,10 @@ class Recipe:
 
 def _draw_uniformly(policy: Callable[..., Behavior], ranges: Ranges, rng: np.random.Generator) -> Behavior:
     return policy(**{name: rng.uniform(low, high) for name, (low, high) in ranges.items()})
+
+
+def _draw_kind(policy: Callable[..., Behavior], kinds: dict[str, Ranges], rng: np.random.Generator) -> Behavior:
+    return _draw_uniformly(policy, list(kinds.values())[rng.integers(len(kinds))], rng)
 
 
 def noisy(action: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
