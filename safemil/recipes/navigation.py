@@ -99,9 +99,8 @@ REACH, CORE = 1.0, 0.3  # distances at which an obstacle begins to act, and acts
 class ToGoal:
     """Follows a field: drawn by the goal, pushed away from what costs and around it, slower near it.
 
-    The field is a smooth function of the readings as they are, bin by bin, which a network can learn from a hundred
-    episodes. Clones of agents that worked out positions first, or chose the best of many headings, cost two to ten
-    times what the agents cost.
+    The field is a function of the readings as they are, bin by bin: clones of agents that worked out positions first
+    cost half as much again (results/README.md).
     """
 
     agent: Agent
