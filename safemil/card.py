@@ -171,8 +171,8 @@ def markdown(card: Card, picture: str | None) -> str:
     if card.labels is not None:
         thresholds = ", ".join(f"{name} {value:g}" for name, value in card.labels.record["thresholds"].items())
         pools = ", ".join(f"{name} {count['pool']}" for name, count in card.labels.record["counts"].items())
-        lines += [f"Default split (mix50): {thresholds}. Kept after dropping lower returns: {pools}.", ""]
-    lines += [*([f"- Warning: {fault}" for fault in card.warnings] or ["No warnings."])]
+        lines += ["", f"Default split (mix50): {thresholds}. Kept after dropping lower returns: {pools}."]
+    lines += ["", *([f"- Warning: {fault}" for fault in card.warnings] or ["No warnings."])]
     lines += ["", f"SHA-256 `{card.digest}`"]
     return "\n".join(lines) + "\n"
 

@@ -67,6 +67,12 @@ def test_answer_over_tasks_and_over_settings():
     assert (
         "The safest baseline of each task costs 1.8 times as much (median over 2 tasks, the paper states 3.7)" in text
     )
+    costs = {"safemil": (0.0, 0.0), "bc-all": (2.0, 4.0), "ppl": (0.0, 1.0)}
+    text = answered(
+        [trial_values(m, 0, c, task=t) for m, pair in costs.items() for t, c in zip("AB", pair, strict=True)]
+    )
+    assert "BC-All costs 3.00 limits, it 0.00 (median over tasks)" in text
+    assert "label-limited baseline on 1 of 2 tasks, and as low as the lowest on 1 more." in text
     sweep = [trial_values("safemil", 0, c, bag_size=k) for k, c in ((1, 3.0), (8, 1.5), (64, 0.5))] + [
         trial_values("bc-all", 0, 2.0)
     ]

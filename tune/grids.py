@@ -25,7 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {  # a method's name holds what is for that
         "policy.schedule": "linear",
         "policy.weight_decay": 0.01,
     },
-    "study": {  # bench's rates at step counts that two cores finish in two to four minutes a pack of five seeds
+    "study": {  # bench's rates; five seeds take one core one to seven minutes (SafeDICE longest)
         "cost_model.steps": 1_500,
         "discriminator.steps": 1_500,
         "cost_model.pairs": 1,

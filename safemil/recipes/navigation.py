@@ -151,5 +151,5 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     "CarCircle2": _circle(CAR, minutes=4),
     "PointGoal1": _goal(POINT, 0, (1,), minutes=6),
     "CarGoal1": _goal(CAR, 0, (1,), minutes=6),
-    "PointButton1": _goal(POINT, 1, (0, 2, 3), minutes=20),
+    "PointButton1": _goal(POINT, 1, (0, 2, 3), minutes=12),
 }
