@@ -78,8 +78,10 @@ def training_seconds(trial: Trial, n_seeds: int, device: str = "cpu") -> float:
     for stage, steps, rows, networks in stages(trial):
         rate = measured[stage]
         total += steps * (rate["step_ms"] + rate["row_us"] / 1e3 * rows * networks * n_seeds) / 1e3
-    if trial.method.startswith("osrl-"):
-        total += n_seeds * config.policy.steps * measured[trial.method]["step_ms"] / 1e3  # not packed
+    if trial.method.startswith("osrl-"):  # not packed
+        rate = measured[trial.method]
+        step_ms = rate["step_ms"] + rate["row_us"] / 1e3 * config.policy.batch_size
+        total += n_seeds * config.policy.steps * step_ms / 1e3
     return total
 
 

@@ -25,7 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {  # a method's name holds what is for that
         "policy.schedule": "linear",
         "policy.weight_decay": 0.01,
     },
-    "study": {  # bench's rates; five seeds take one core one to seven minutes (SafeDICE longest)
+    "study": {  # bench's rates; five seeds take one core one to seven minutes (SafeDICE longest), OSRL's 10 to 20
         "cost_model.steps": 1_500,
         "discriminator.steps": 1_500,
         "cost_model.pairs": 1,
@@ -35,6 +35,10 @@ PRESETS: dict[str, dict[str, Any]] = {  # a method's name holds what is for that
         "evaluation.checkpoints": 3,
         "evaluation.checkpoint_episodes": 5,
         "ppl-trex": {"cost_model.batch_size": 16},  # of 50 steps, times three networks
+        "osrl-bcql": {"policy.batch_size": 64},  # and ten actions drawn for each
+        "osrl-bearl": {"policy.batch_size": 64},
+        "osrl-cpq": {"policy.batch_size": 64},
+        "osrl-cdt": {"policy.batch_size": 16, "policy.steps": 4_000},  # of ten steps, four tokens each
     },
     "demo": {
         "cost_model.steps": 3_000,
