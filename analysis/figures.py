@@ -5,6 +5,7 @@ Nothing is computed here but means over seeds and their bootstrap bands.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -131,8 +132,9 @@ def axis_curves(trials: pd.DataFrame, task: str, axis: str, others: Sequence[str
         if metric == "auroc":
             _mark_reliable(panel, here, axis, others, place)
         panel.set(title=AXIS_PANELS[metric], xlabel=labels.axis_title(axis))
-        slanted = {"rotation": 25, "ha": "right"} if sum(len(str(value)) for value in values) > 40 else {}
-        panel.set_xticks([place[value] for value in values], [labels.value_text(value) for value in values], **slanted)
+        names = [labels.value_text(value) for value in values]
+        slanted = {"rotation": 25, "ha": "right"} if _crowded([place[value] for value in values], names) else {}
+        panel.set_xticks([place[value] for value in values], names, **slanted)
         panel.margins(x=0.05 if sizes else 0.2)
     return figure
 
@@ -154,6 +156,16 @@ def _places(values: Sequence) -> dict:
     if min(values) >= 1 and max(values) / min(values) >= 8:
         return {value: math.log2(value) for value in values}
     return {value: value for value in values}
+
+
+def _crowded(places: Sequence[float], names: Sequence[str]) -> bool:
+    """Whether neighbors' names would touch if written side by side; a panel is about 50 characters wide."""
+    character = (max(places) - min(places)) / 50
+    ends = list(zip(places, names, strict=True))
+    return any(
+        right - left < character * ((len(before) + len(after)) / 2 + 1)
+        for (left, before), (right, after) in itertools.pairwise(ends)
+    )
 
 
 def _floor_curves(parts: Iterable[tuple[Look, pd.DataFrame]], axis: str, place: dict) -> list[tuple]:

@@ -29,6 +29,7 @@ from safemil.dataset_file import read_layout
 from safemil.datasets import dataset_folder, files_of, lock
 from safemil.errors import UserError, entry_point
 from safemil.parts import Parts, record_all
+from safemil.recipes import table
 from safemil.recipes.table import RECIPES, find_recipe, recipe_name
 from safemil.recording import Recording, assemble
 from safemil.tasks import Task, find_task
@@ -119,9 +120,14 @@ def _recorded(
 
 
 def _parts(folder: Path, task: Task, recipe: str, seed: int) -> Parts:
-    """Named after all that a unit depends on, so that a collection never goes on with what another one left."""
-    provenance = json.dumps(_provenance(task, [recipe]), sort_keys=True)
-    digest = hashlib.sha256(provenance.encode()).hexdigest()[:8]
+    """Named after all that a unit depends on, so that a collection never goes on with what another one left.
+
+    That is what the file will record, and the text of the recipes: an agent may have changed and its ranges not.
+    """
+    digest = hashlib.sha256(json.dumps(_provenance(task, [recipe]), sort_keys=True).encode())
+    for source in sorted(Path(table.__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    digest = digest.hexdigest()[:8]
     return Parts(folder / f"{task.file_stem}.{recipe}-seed{seed}-{digest}.parts")
 
 

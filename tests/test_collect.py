@@ -173,13 +173,16 @@ class TestResuming:
         assert Stops.episodes == 3 + 8  # two were kept
         assert not parts.exists()
 
-    def test_what_another_seed_or_recipe_left_is_not_taken(self, folder, walk):
+    def test_what_another_seed_or_recipe_or_an_older_agent_left_is_not_taken(self, folder, walk, tmp_path, monkeypatch):
         first = collect._parts(folder, TASK, "scripted", 0)
         assert first.folder == collect._parts(folder, TASK, "scripted", 0).folder
         others = {
             collect._parts(folder, TASK, recipe, seed).folder for recipe, seed in (("scripted", 1), ("learned", 0))
         }
-        assert len(others | {first.folder}) == 3
+        (tmp_path / "recipes").mkdir()
+        (tmp_path / "recipes" / "bullet.py").write_text("# the same ranges, another controller")
+        monkeypatch.setattr(collect.table, "__file__", str(tmp_path / "recipes" / "table.py"))
+        assert len(others | {first.folder, collect._parts(folder, TASK, "scripted", 0).folder}) == 4
 
     def test_a_damaged_part_is_recorded_again(self, folder, tmp_path, walk):
         whole = run(4, output=tmp_path / "whole.hdf5")
