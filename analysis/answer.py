@@ -144,6 +144,9 @@ def _safest_baseline(ratios: pd.DataFrame) -> list[str]:
     times = _ratio(row["ratio"]) if math.isnan(row["ratio_low"]) else decimal(row["ratio"]) + interval
     median = f"median over {row['tasks']} tasks, " if row["tasks"] > 1 else ""
     whose = "The safest baseline of each task" if row["tasks"] > 1 else "The safest baseline"
+    if math.isinf(row["ratio"]):
+        costs = "costs something where SafeMIL costs nothing, a ratio of"
+        return [f"{whose} {costs} {times} ({median}the paper states {PAPER_RATIO})."]
     return [f"{whose} costs {times} times as much ({median}the paper states {PAPER_RATIO})."]
 
 

@@ -39,7 +39,7 @@ METHOD_STYLES = {
     "osrl-bearl": (GREY, ">", (0, (1, 1.5))),
     "osrl-cpq": (GREY, "h", (0, (3, 2, 1, 2))),
     "osrl-coptidice": (GREY, "p", (0, (7, 2))),
-    "osrl-cdt": (GREY, "8", (0, (2, 1))),
+    "osrl-cdt": (GREY, "s", (0, (2, 1))),
 }
 MARKERS = "os^DvPX<>hp8*"
 DASHES = ("-", (0, (6, 1.5)), (0, (4, 1, 1, 1)), (0, (2, 1)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))

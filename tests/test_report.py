@@ -87,6 +87,9 @@ def test_answer_says_which_baselines_it_is_not_safer_than():
     text = answered([trial_values(m, s, c) for m, own in costs.items() for s, c in enumerate(own)])
     assert "it is safer than PPL; not told apart from DWBC-NU; less safe than SafeDICE." in text
     assert "The safest baseline costs 0.33 [" in text
+    costs = {"safemil": (0.0, 0.0, 0.0), "ppl": (0.0, 0.1, 0.2), "dwbc": (0.4, 0.6, 0.8)}
+    text = answered([trial_values(m, s, c) for m, own in costs.items() for s, c in enumerate(own)])
+    assert "The safest baseline costs something where SafeMIL costs nothing, a ratio of ∞ [∞, ∞] (the paper" in text
 
 
 # --- the report --------------------------------------------------------------------------------------------------
