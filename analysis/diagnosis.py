@@ -19,6 +19,10 @@ SIGNATURES = {
         "K or learning rate too small, D_N like D_U",
     ),
     "memorized D_N": ("AUROC N:U far higher in training than held out", "few trajectories in D_N, long training"),
+    "D_N of another kind": (
+        "AUROC N:U above 0.9 in training and held out, though D_U's bad part should look like D_N",
+        "D_N dearer than D_U's bad part, or D_U nearly clean",
+    ),
     "over-saturation": ("more than 95 % of step costs at 0 or 1, AUROC N:U below 0.6", "score scale too large"),
     "weight collapse": ("effective sample size below 5 % of D_U", "weight temperature too small"),
     "length shortcut": ("score correlated with trajectory length above 0.8", "scores not normalized by length"),

@@ -95,6 +95,7 @@ def failure_signatures(row: dict[str, float]) -> list[str]:
         "cost collapse": abs(value("mil_loss_final") - math.log(2)) < 0.01 and 0.45 <= value("auroc_unlabeled") <= 0.55,
         "memorized D_N": value("auroc_unlabeled_train") - value("auroc_unlabeled_held_out") > 0.2
         and value("held_out_nonpreferred") >= FEWEST_HELD_OUT,
+        "D_N of another kind": value("auroc_unlabeled_train") > 0.9 and value("auroc_unlabeled_held_out") > 0.9,
         "over-saturation": value("saturated_share") > 0.95 and value("auroc_unlabeled") < 0.6,
         "weight collapse": value("weight_ess_share") < 0.05,
         "length shortcut": abs(value("length_correlation")) > 0.8,

@@ -66,6 +66,7 @@ def test_a_method_without_a_score_has_no_diagnostics():
             "memorized D_N",
             {"auroc_unlabeled_train": 0.95, "auroc_unlabeled_held_out": 0.6, "held_out_nonpreferred": 10},
         ),
+        ("D_N of another kind", {"auroc_unlabeled_train": 0.97, "auroc_unlabeled_held_out": 0.95}),
         ("over-saturation", {"saturated_share": 0.99, "auroc_unlabeled": 0.52}),
         ("weight collapse", {"weight_ess_share": 0.02}),
         ("length shortcut", {"length_correlation": -0.9}),
