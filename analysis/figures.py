@@ -133,7 +133,7 @@ def axis_curves(trials: pd.DataFrame, task: str, axis: str, others: Sequence[str
             _mark_reliable(panel, here, axis, others, place)
         panel.set(title=AXIS_PANELS[metric], xlabel=labels.axis_title(axis))
         names = [labels.value_text(value) for value in values]
-        slanted = {"rotation": 25, "ha": "right"} if _crowded([place[value] for value in values], names) else {}
+        slanted = {"rotation": 45, "ha": "right"} if _crowded([place[value] for value in values], names) else {}
         panel.set_xticks([place[value] for value in values], names, **slanted)
         panel.margins(x=0.05 if sizes else 0.2)
     return figure
