@@ -144,10 +144,10 @@ def _safest_baseline(ratios: pd.DataFrame) -> list[str]:
     times = _ratio(row["ratio"]) if math.isnan(row["ratio_low"]) else decimal(row["ratio"]) + interval
     median = f"median over {row['tasks']} tasks, " if row["tasks"] > 1 else ""
     whose = "The safest baseline of each task" if row["tasks"] > 1 else "The safest baseline"
+    costs = f"{times} times as much"
     if math.isinf(row["ratio"]):
-        costs = "costs something where SafeMIL costs nothing, a ratio of"
-        return [f"{whose} {costs} {times} ({median}the paper states {PAPER_RATIO})."]
-    return [f"{whose} costs {times} times as much ({median}the paper states {PAPER_RATIO})."]
+        costs = f"something where SafeMIL costs nothing, a ratio of {times}"
+    return [f"{whose} costs {costs} ({median}the paper states {PAPER_RATIO})."]
 
 
 def _reservations(trials: pd.DataFrame, ours: pd.DataFrame) -> list[str]:

@@ -69,7 +69,7 @@ def _by_setting(run: Run, by_task: pd.DataFrame) -> Iterator[Drawing]:
         others = [other for other in run.axes if other != axis]
         caption = "White points are seeds, colored ones their mean; level lines are methods without this setting."
         if run.trials["mil_loss_final"].notna().any():
-            caption += " A MIL loss below its floor means that D_N was memorized."
+            caption += " A MIL loss below its floor means that D_N was memorized, or unlike D_U."
         title = labels.axis_title(axis)
         for task in sorted({key[0] for key, _ in tables.varying_blocks(by_task, axis, others)}):
             figure = figures.axis_curves(run.trials, task, axis, others)

@@ -1,6 +1,7 @@
 """What a MIL loss can be compared with: the loss of a cost model that separates D_N from the preferred part of D_U.
 
-Both floors assume that the non-preferred part of D_U looks like D_N: a lower loss means that D_N was memorized.
+Both floors assume that the non-preferred part of D_U looks like D_N: a lower loss means that D_N was memorized,
+or is of another kind.
 """
 
 from __future__ import annotations

@@ -136,9 +136,9 @@ def setting(cell: str) -> int | float | str:
 
 
 def value_order(value: int | float | str) -> tuple[int, float, str]:
-    """Sort key of a setting: "" (not applicable) first, numbers by size, "full" (a horizon), then other words."""
+    """Sort key of a setting: "" (not applicable), numbers by size, then "full" (a horizon), cost levels, others."""
     if isinstance(value, str):
-        return ({"": 0, "full": 2}.get(value, 3), 0.0, value)
+        return ({"": 0, "full": 2, "low": 3, "middle": 4, "high": 5}.get(value, 6), 0.0, value)
     return (1, float(value), "")
 
 

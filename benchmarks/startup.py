@@ -14,6 +14,13 @@ from pathlib import Path
 
 from measuring import arguments, finish, machine, show
 
+from safemil.tasks import TASKS
+from tune.attempts import perform
+from tune.files import write_json
+from tune.grids import GRIDS
+from tune.trials import expand
+from tune.work import Work
+
 IMPORTS = {
     "python alone": "pass",
     "numpy": "import numpy",
@@ -36,21 +43,18 @@ def seconds(code: str) -> float:
 
 def trial_seconds(dataset: Path) -> dict[str, float]:
     """A pack of one-step trials in this process, the first and the second: what a trial costs besides its work."""
-
-    from safemil.tasks import TASKS
-    from tune.grids import GRIDS
-    from tune.pack import Work, perform
-    from tune.trials import expand
-
     (name,) = [task.name for task in TASKS.values() if dataset.name.startswith(f"{task.file_stem}-")]
     tiny = {"cost_model.steps": 1, "policy.steps": 1, "evaluation.episodes": 1, "evaluation.checkpoints": 1}
     found = {}
     with tempfile.TemporaryDirectory() as folder:
+        write_json(Path(folder) / "run.json", {})
         for label, seed in (("first pack of a process", 0), ("second pack", 1)):
             trials = expand(GRIDS["demo"], tasks=[name], methods=["safemil"], seeds=[seed], smoke=True, settings=tiny)
             started = time.perf_counter()
-            perform(Work(tuple(trial.to_dict() for trial in trials), f"{folder}/trials", str(dataset)))
+            rows = perform(Work(tuple(trial.to_dict() for trial in trials), f"{folder}/trials", str(dataset)))
             found[label] = time.perf_counter() - started
+            if [row["status"] for row in rows] != ["ok"]:
+                raise RuntimeError(rows[0]["reason"])
     return found
 
 

@@ -124,10 +124,9 @@ def _parts(folder: Path, task: Task, recipe: str, seed: int) -> Parts:
 
     That is what the file will record, and the text of the recipes: an agent may have changed and its ranges not.
     """
-    digest = hashlib.sha256(json.dumps(_provenance(task, [recipe]), sort_keys=True).encode())
-    for source in sorted(Path(table.__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    digest = digest.hexdigest()[:8]
+    provenance = json.dumps(_provenance(task, [recipe]), sort_keys=True).encode()
+    sources = [path.read_bytes() for path in sorted(Path(table.__file__).parent.glob("*.py"))]
+    digest = hashlib.sha256(b"".join([provenance, *sources])).hexdigest()[:8]
     return Parts(folder / f"{task.file_stem}.{recipe}-seed{seed}-{digest}.parts")
 
 

@@ -50,6 +50,16 @@ def test_every_method_has_a_rate(method):
     assert training_seconds(one, 5) > training_seconds(one, 1)
 
 
+def test_osrls_methods_cost_by_the_row():
+    """Of 22 ms a step and 505 us a row (tune/rates.json), rows are by far the larger part of a batch of 512."""
+    settings = [{"policy.batch_size": rows} for rows in (64, 128, 512)]
+    grid = find_grid("demo")
+    small, double, large = (
+        training_seconds(expand(grid, methods=["osrl-bcql"], seeds=[0], settings=own)[0], 1) for own in settings
+    )
+    assert (large - small) / (double - small) == pytest.approx(7.0)
+
+
 @pytest.mark.parametrize("grid", GRIDS)
 def test_every_grid_has_an_estimate(grid):
     found = estimate(expand(find_grid(grid)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from analysis import aggregate_figures, calibration_figures, canvas, figures, floors, labels, looks, summary, sweeps
 from analysis.load import load_curves, load_run, load_trial_tables
@@ -154,6 +155,26 @@ def test_the_smallest_reliable_bag_size_is_marked(tmp_path):
     expected = sweeps.reliable_from(run.trials, "bag_size")
     assert expected is not None
     assert any(f"reliable from K = {expected}" in text.get_text() for text in panel.texts)
+
+
+def test_names_are_slanted_only_where_they_would_touch():
+    assert figures._crowded([0.2, 0.5, 0.8, 0.9, 0.95], ["0.2", "0.5", "0.8", "0.9", "0.95"])
+    assert not figures._crowded([0, 3, 4, 5, 6, 7, 8], ["1", "8", "16", "32", "64", "128", "256"])
+    assert not figures._crowded([64], ["64"])
+
+
+def test_small_figures_keep_the_color_of_every_method(tmp_path):
+    """Among translucent bands, which bring many more colors than a palette holds."""
+    figure, (panel,) = canvas.sheet(1, 1, (8, 4), [])
+    colors = sorted({color for color, _, _ in looks.METHOD_STYLES.values()})
+    for height, color in enumerate(colors):
+        panel.fill_between([0, 1], height - 2, height + 2, color=color, alpha=0.2)
+    for height, color in enumerate(colors):
+        panel.plot([0, 1], [height, height], color=color, linewidth=3)
+    saved = np.asarray(Image.open(canvas.save(figure, tmp_path / "colors", small=True)).convert("RGB")).astype(int)
+    for color in colors:
+        wanted = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])
+        assert abs(saved - wanted).sum(-1).min() < 20, color
 
 
 def test_saved_figures_are_the_same_each_time(tmp_path, paper_run):

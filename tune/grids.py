@@ -25,7 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {  # a method's name holds what is for that
         "policy.schedule": "linear",
         "policy.weight_decay": 0.01,
     },
-    "study": {  # bench's rates; five seeds take one core one to seven minutes (SafeDICE longest), OSRL's 10 to 20
+    "study": {  # bench's rates; five seeds take one core one to seven minutes (SafeDICE longest), OSRL's 6 to 25
         "cost_model.steps": 1_500,
         "discriminator.steps": 1_500,
         "cost_model.pairs": 1,

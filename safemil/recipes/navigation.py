@@ -86,13 +86,13 @@ class OnCircle:
 
 
 # PointGoal1, seed 0, 500 trajectories: 261 with C < 25 (returns 0 to 24), 35 between, 204 with C > 75 (10 to 22).
+# PointButton1, seed 0, 500 trajectories: 148 with C < 25 (returns 0 to 22), 90 between, 262 with C > 75 (0 to 25).
 # Nothing between careful and careless: where a layout is kind, agents that are half careful cost little and return
 # much, and a split that drops low returns would take them for the preferred ones.
 GOAL: dict[str, Ranges] = {
     "careful": {"avoidance": (0.9, 1.2), "speed": (0.9, 1.2), "noise": (0.05, 0.2)},
     "careless": {"avoidance": (-1.5, -0.3), "speed": (0.9, 1.2), "noise": (0.05, 0.2)},
 }
-# PointButton1, seed 0, 500 trajectories: 148 with C < 25 (returns 0 to 22), 90 between, 262 with C > 75 (0 to 25).
 REACH, CORE = 1.0, 0.3  # distances at which an obstacle begins to act, and acts in full; hazards have radius 0.2
 
 
