@@ -79,7 +79,7 @@ def sheet(
     entry_width = 0.75 + 0.07 * max((len(handle.get_label()) for handle in handles), default=0)
     legend_columns = min(len(handles), max(1, int(size[0] * columns / entry_width)))
     legend_rows = math.ceil(len(handles) / max(1, legend_columns)) + bool(legend_title)
-    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.2 * legend_rows))
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.2 * legend_rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel in panels[count:]:
         panel.remove()

@@ -18,7 +18,7 @@ STYLE = {
     **{"font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "legend.fontsize": 8.5, "pdf.fonttype": 42},
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6"},
     **{"grid.linewidth": 0.7, "axes.edgecolor": "#555555", "axes.axisbelow": True, "legend.frameon": False},
-    **{"figure.dpi": 100, "figure.constrained_layout.use": True, "lines.linewidth": 1.7},
+    **{"figure.dpi": 100, "lines.linewidth": 1.7},
 }
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE, GREY = (
     *("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#7a7a7a"),
