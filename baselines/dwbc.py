@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from baselines.bc import safe_trajectories
 from baselines.settings import DWBCConfig
 from safemil.cloning import TransitionSampler, cloning_objective, make_policy
+from safemil.layers import StackedMLP
 from safemil.learned import Learned, SnapshotRecorder, snapshot_steps
-from safemil.networks import Normalizer, StackedMLP, replica
+from safemil.networks import Normalizer, replica
 from safemil.objectives import Batch, Info, Objective
 from safemil.policies import Policy
 from safemil.replicas import Steps, make_generators, set_normalizers

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from baselines.settings import SafeDICEConfig
 from safemil.cloning import cloning_objective, make_policy
+from safemil.layers import StackedMLP
 from safemil.learned import Learned, SnapshotRecorder, score_rows, snapshot_steps
-from safemil.networks import Normalizer, StackedMLP, StepScorer, replica
+from safemil.networks import Normalizer, StepScorer, replica
 from safemil.objectives import Batch, Info, Objective
 from safemil.replicas import IndexTable, Steps, Streams, make_generators, set_normalizers
 from safemil.splits import Split

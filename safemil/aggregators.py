@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from safemil.bags import bag_scores, segment_scores
-from safemil.networks import StackedLinear, StackedMLP
+from safemil.layers import StackedLinear, StackedMLP
 from safemil.replicas import make_generators
 from safemil.settings import CostModelConfig
 

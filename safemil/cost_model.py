@@ -124,15 +124,12 @@ class CostModel:
         Long trajectories in large bags come in parts, whose layers are computed again in the backward pass rather than
         kept: the memory then does not grow with K times H.
         """
-
-        def part(*steps: Tensor) -> Tensor:
-            return self.network.score(self.network.embed(*steps))
-
         size = max(1, ROWS_KEPT // len(observations))
         if observations.shape[1] <= size:
-            return part(observations, actions)
+            return self.network.scores(observations, actions)
         parts = zip(observations.split(size, dim=1), actions.split(size, dim=1), strict=True)
-        return torch.cat([checkpoint(part, *own, use_reentrant=False, preserve_rng_state=False) for own in parts], -1)
+        options = {"use_reentrant": False, "preserve_rng_state": False}
+        return torch.cat([checkpoint(self.network.scores, *own, **options) for own in parts], dim=-1)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Info]:
         """Mean over the pairs, ``(R,)``."""

@@ -129,9 +129,9 @@ class MultiHeadCostNetwork(StepScorer):
         )
         self.shape["heads"] = heads
 
-    def score(self, embeddings: Tensor) -> Tensor:
+    def read(self, outputs: Tensor) -> Tensor:
         """Costs under each head, ``(M, R, n)``."""
-        return torch.sigmoid(self.mlp.layers[-1](embeddings)).movedim(-1, 0)
+        return torch.sigmoid(outputs).movedim(-1, 0)
 
     def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
         return super().forward(observations, actions).amax(0)

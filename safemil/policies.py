@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from safemil.networks import Normalizer, StackedMLP
+from safemil.layers import StackedMLP
+from safemil.networks import Normalizer
 
 ACTION_MARGIN = 1e-6  # actions are clipped to +-(1 - margin) before atanh
 MEAN_CLIP = 7.0

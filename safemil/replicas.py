@@ -69,11 +69,16 @@ class IndexTable:
 
 
 class Steps:
-    """Observations and actions of the trajectories, on the device; ``rows`` of any shape index into them."""
+    """Observations and actions of the trajectories, on the device; ``rows`` of any shape index into them.
+
+    A step's observation and action lie side by side, so that a gather fetches both at once.
+    """
 
     def __init__(self, observations: np.ndarray, actions: np.ndarray, device: torch.device | str) -> None:
-        self.observations = torch.tensor(observations, dtype=torch.float32, device=device)
-        self.actions = torch.tensor(actions, dtype=torch.float32, device=device)
+        joined = np.concatenate([observations, actions], axis=1)
+        self.joined = torch.tensor(joined, dtype=torch.float32, device=device)
+        self.widths = [observations.shape[1], actions.shape[1]]
+        self.observations, self.actions = self.joined.split(self.widths, dim=1)
 
     @classmethod
     def of(cls, splits: Sequence[Split], device: torch.device | str) -> Steps:
@@ -82,11 +87,8 @@ class Steps:
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Rows ``(R, n)`` -> observations ``(R, n, observation_dim)``, actions ``(R, n, action_dim)``."""
-        flat = rows.reshape(-1)
-        return (
-            self.observations.index_select(0, flat).unflatten(0, rows.shape),
-            self.actions.index_select(0, flat).unflatten(0, rows.shape),
-        )
+        joined = self.joined.index_select(0, rows.reshape(-1)).unflatten(0, rows.shape)
+        return joined.split(self.widths, dim=-1)
 
 
 def set_normalizers(normalizers: Sequence[Normalizer], splits: Sequence[Split]) -> None:

@@ -158,7 +158,7 @@ def test_every_head_is_finite_at_the_ends_of_the_action_range(head):
 
 
 def test_stacked_linear_is_r_ordinary_layers():
-    from safemil.networks import StackedMLP
+    from safemil.layers import StackedMLP
 
     network = StackedMLP(make_generators([0, 1], "test"), (3, 4, 2), activation="relu")
     x = torch.randn(2, 5, 3)

@@ -139,7 +139,8 @@ def test_one_head_is_the_cost_network_bitwise():
 def test_heads_differ_and_the_largest_counts():
     network = MultiHeadCostNetwork(make_generators([0], "heads"), 3, 2, (16,), 4)
     batch = torch.randn(1, 50, 3), torch.randn(1, 50, 2)
-    costs = network.score(network.embed(*batch))
+    costs = network.scores(*batch)
+    torch.testing.assert_close(network.score(network.embed(*batch)), costs)  # the same in two halves
     assert costs.shape == (4, 1, 50) and len(set(costs.argmax(0).flatten().tolist())) > 1
     assert torch.equal(network(*batch), costs.amax(0))
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from safemil import checkpoints
-from safemil.networks import Elu, StackedMLP
+from safemil.layers import StackedMLP
 from safemil.objectives import AdamW, Objective, clip_gradients, lay_out, schedule_factor
 from safemil.policies import Policy
 from safemil.replicas import BLOCK, IndexTable, Streams, make_generators
@@ -56,19 +56,39 @@ def test_adamw_is_torchs_own():
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
-def test_elu_and_narrow_layers_are_torchs():
-    x = torch.linspace(-30, 30, 601, dtype=torch.float64).requires_grad_()
-    own, other = Elu.apply(x), torch.nn.functional.elu(x)
-    torch.testing.assert_close(own, other)
-    torch.testing.assert_close(*(torch.autograd.grad(y.square().sum(), x)[0] for y in (own, other)))
-    for n_out in (1, 6, 40):
-        layer = StackedMLP(make_generators([3, 4], "layer"), (5, n_out)).layers[0].double()
-        rows = torch.randn(2, 7, 5, dtype=torch.float64, requires_grad=True)
-        inputs = (rows, layer.weight, layer.bias)
-        one, two = layer(rows), torch.baddbmm(layer.bias, rows, layer.weight)
-        torch.testing.assert_close(one, two)
-        for a, b in zip(*(torch.autograd.grad(y.square().sum(), inputs) for y in (one, two)), strict=True):
-            torch.testing.assert_close(a, b)
+@pytest.mark.parametrize("activation", ["relu", "elu", "tanh"])
+@pytest.mark.parametrize("n_outputs", [1, 6, 40])
+@pytest.mark.parametrize("seeds", [[3], [3, 4]])
+def test_a_perceptron_in_one_step_is_torchs_layers(activation, n_outputs, seeds):
+    network = StackedMLP(make_generators(seeds, "layers"), (5, 48, 7, n_outputs), activation=activation).double()
+    rows = 3 * torch.randn(len(seeds), 9, 5, dtype=torch.float64)
+    expected = rows
+    for layer in network.layers:
+        for bias in layer.bias.data:
+            bias.normal_()
+        expected = torch.baddbmm(layer.bias, expected, layer.weight)
+        if layer is not network.layers[-1]:
+            expected = getattr(torch.nn.functional, activation)(expected)
+    found = network(rows)
+    torch.testing.assert_close(found, expected)
+    for own, other in zip(*(gradients_of(y, network) for y in (found, expected)), strict=True):
+        torch.testing.assert_close(own, other)
+
+
+def gradients_of(output: torch.Tensor, network: StackedMLP) -> tuple[torch.Tensor, ...]:
+    return torch.autograd.grad(output.sin().sum(), list(network.parameters()))
+
+
+def test_a_perceptron_has_second_derivatives_where_its_input_needs_a_gradient():
+    network = StackedMLP(make_generators([3], "layers"), (2, 5, 1), activation="tanh").double()
+    points = torch.randn(1, 4, 2, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(network(points).sum(), points, create_graph=True)
+    weight = network.layers[0].weight
+    (found,) = torch.autograd.grad(slope.square().sum(), weight)
+    with torch.no_grad():
+        weight[0, 1, 3] += 1e-6
+    (moved,) = torch.autograd.grad(network(points).sum(), points)
+    assert found[0, 1, 3].item() == pytest.approx((moved.square() - slope.square()).sum().item() / 1e-6, rel=1e-4)
 
 
 def test_laying_out_parameters_changes_none_of_them():
