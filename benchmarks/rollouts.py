@@ -3,9 +3,9 @@
     python benchmarks/rollouts.py
     python benchmarks/rollouts.py --tasks SwimmerVelocity --workers 2 --episodes 24 --json rollouts.json
 
-The bare loop resets the simulator and steps it with ready actions: no policy, no checks. The pool plays a trained
-policy's episodes, its inference included; its clock starts once every worker has delivered, so the start of the
-processes (benchmarks/startup.py) is left out.
+The bare loop resets the simulator and steps it with the actions that the policy took in these episodes: no policy, no
+checks. The pool plays the policy's episodes, its inference included; its clock starts once every worker has delivered,
+so the start of the processes (benchmarks/startup.py) is left out.
 """
 
 from __future__ import annotations
@@ -30,19 +30,33 @@ from safemil.tasks import Task, find_task
 TASKS = ["BallCircle", "SwimmerVelocity", "PointGoal1"]
 
 
-def bare_rate(task: Task, episodes: int) -> float:
-    """Steps/s of one simulator, resets included."""
-    action, steps = np.zeros(task.action_dim, dtype=np.float32), 0
+def actions_of(task: Task, policy: Policy, episodes: int) -> list[list[np.ndarray]]:
+    """What the policy does in each episode: other actions would make other physics, cheaper or dearer ones."""
+    taken: list[list[np.ndarray]] = []
+
+    class Recorder:
+        def begin_episode(self, seed: int) -> None:
+            taken.append([])
+
+        def act(self, observations: np.ndarray) -> np.ndarray:
+            actions = policy.act(observations)
+            taken[-1].append(actions[0])
+            return actions
+
+    roll_out(Recorder(), task, range(episodes), 0)
+    return taken
+
+
+def bare_rate(task: Task, episodes: list[list[np.ndarray]]) -> float:
+    """Steps/s of one simulator that is given the actions of each episode, resets included."""
     with make(task) as simulator:
         simulator.reset(0)
         started = time.perf_counter()
-        for index in range(episodes):
+        for index, actions in enumerate(episodes):
             simulator.reset(episode_seed(0, index))
-            ended = False
-            while not ended:
-                *_, terminated, truncated = simulator.step(action)
-                ended, steps = terminated or truncated, steps + 1
-    return steps / (time.perf_counter() - started)
+            for action in actions:
+                simulator.step(action)
+    return sum(map(len, episodes)) / (time.perf_counter() - started)
 
 
 def policy_rate(task: Task, policy: Policy, episodes: int) -> float:
@@ -83,12 +97,15 @@ def main() -> int:
     for name in options.tasks:
         task = find_task(name)
         policy = Policy(make_generators([0], "benchmark"), task.observation_dim, task.action_dim, (256, 256))
+        policy.requires_grad_(False)
+        episodes = max(2, options.episodes // 4)
+        actions = actions_of(task, policy, episodes)
         bare, alone, pool = [], [], []
         with tempfile.TemporaryDirectory() as folder:
             checkpoints.save(Path(folder), policy, task=task.name)
             for _ in range(options.rounds):
-                bare.append(bare_rate(task, max(2, options.episodes // 4)))
-                alone.append(policy_rate(task, policy.requires_grad_(False), max(2, options.episodes // 4)))
+                bare.append(bare_rate(task, actions))
+                alone.append(policy_rate(task, policy, episodes))
                 pool.append(pool_rate(task, Path(folder), options.episodes, options.workers))
         efficiencies.append(ratio(pool, bare) / options.workers)
         middles = [float(np.median(rates)) for rates in (bare, alone, pool)]
