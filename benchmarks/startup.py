@@ -69,7 +69,7 @@ def main() -> int:
             results["import_seconds"].setdefault(name, []).append(seconds(code))
     show("Seconds", ["", "least"], [[name, min(own)] for name, own in results["import_seconds"].items()])
     if options.dataset:
-        from safemil.trajectories import load
+        from safemil.dataset_file import load
 
         started = time.perf_counter()
         load(options.dataset)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from safemil.card import Card
 from safemil.splits import MIX50_NONPREFERRED_COST
-
-if TYPE_CHECKING:
-    from safemil.card import Card
 
 COLORS = {"preferred": "#1b7f5c", "between": "#9a9a9a", "non-preferred": "#c0392b"}
 MARKERS = "o^sDv"  # one for each recipe

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from safemil.balance import both_sides
-from safemil.dataset_file import read_layout
+from safemil.dataset_file import read_layout, save
 from safemil.datasets import dataset_folder, files_of, lock
 from safemil.errors import UserError, entry_point
 from safemil.parts import Parts, record_all
@@ -33,7 +33,6 @@ from safemil.recipes import table
 from safemil.recipes.table import RECIPES, find_recipe, recipe_name
 from safemil.recording import Recording, assemble
 from safemil.tasks import Task, find_task
-from safemil.trajectories import save
 
 logger = logging.getLogger(__name__)
 

@@ -25,9 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from safemil.dataset_file import load, save
 from safemil.errors import UserError
 from safemil.tasks import Task
-from safemil.trajectories import DatasetError, Outcomes, Trajectories, load, save
+from safemil.trajectories import DatasetError, Outcomes, Trajectories
 
 # Our name -> the names it goes by elsewhere
 NAMES = {

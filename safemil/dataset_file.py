@@ -52,8 +52,12 @@ def read_layout(path: Path, task: Task | None = None) -> Layout:
         return _layout(file, task)
 
 
-def read(path: Path, task: Task | None = None) -> tuple[Trajectories, Outcomes | None]:
-    """Read a whole file; see ``safemil.trajectories.load``."""
+def load(path: str | Path, task: Task | None = None) -> tuple[Trajectories, Outcomes | None]:
+    """Read a whole file. Outcomes are None when it has no rewards or no costs.
+
+    With ``task``, dimensions are checked against it. Raises ``DatasetError`` naming file, key and row.
+    """
+    path = Path(path)
     with _opened(path) as file:
         layout = _layout(file, task)
         n_kept = int(layout.offsets[-1])
@@ -72,17 +76,22 @@ def read(path: Path, task: Task | None = None) -> tuple[Trajectories, Outcomes |
         return trajectories, Outcomes(rewards, costs, layout.terminals[:n_kept], layout.offsets)
 
 
-def write(
-    path: Path,
+def save(
+    path: str | Path,
     trajectories: Trajectories,
     outcomes: Outcomes | None,
     attributes: dict[str, str | int | float],
+    *,
     next_observations: np.ndarray | None = None,
 ) -> None:
-    """Write a file under a temporary name beside ``path`` and rename it; see ``safemil.trajectories.save``."""
+    """Write a file, whole or not at all. ``attributes`` become HDF5 attributes (provenance).
+
+    Without ``next_observations`` (n_steps, observation_dim), they are taken from the following row; the last row of
+    each trajectory repeats its own observation, as its successor is unknown. Equal arrays make equal files.
+    """
     import h5py
 
-    arrays = _arrays(trajectories, outcomes, next_observations)
+    path, arrays = Path(path), _arrays(trajectories, outcomes, next_observations)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,23 +20,20 @@ import argparse
 import contextlib
 import logging
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from safemil.dataset_file import read_layout
 from safemil.download import SourceError, download, forget
 from safemil.errors import UserError, entry_point
-from safemil.file_notes import read_note, sha256, write_note
+from safemil.file_notes import sha256, write_note
 from safemil.recipes.table import RECIPES
-from safemil.tasks import TASKS, Task, find_task
+from safemil.tasks import Task, find_task, parse_file_name
 from safemil.trajectories import DatasetError
 
 logger = logging.getLogger(__name__)
 
-FILE_NAME = re.compile(r"(Safety.+)-\d+-(\d+)\.hdf5")  # stem, maximum cost, number of trajectories
 HUGGING_FACE = "https://huggingface.co"
 MIRROR = "datasets/YYY-45/DSRL/resolve/main"  # where DSRL's maintainers moved the files
 DSRL_SERVER = "http://data.offline-saferl.org/download"  # the address in dsrl 0.1.0, out of order for long
@@ -59,16 +56,10 @@ def files_of(task: Task, folder: Path, n_trajectories: int | None = None) -> lis
 
     With ``n_trajectories``, only those whose name ends in that number.
     """
-    matches = [(path, FILE_NAME.fullmatch(path.name)) for path in folder.glob("*.hdf5")]
-    numbers = {path: int(match[2]) for path, match in matches if match and match[1] == task.file_stem}
+    names = [(path, parse_file_name(path.name)) for path in folder.glob("*.hdf5")]
+    numbers = {path: number for path, (of_task, number) in names if of_task is task}
     wanted = [path for path in numbers if n_trajectories in (None, numbers[path])]
     return sorted(wanted, key=lambda path: (path.name != task.file_name, -numbers[path], path.name))
-
-
-def task_of(path: Path) -> Task | None:
-    """The task that a file's name says it is of."""
-    stem = match[1] if (match := FILE_NAME.fullmatch(path.name)) else None
-    return next((task for task in TASKS.values() if task.file_stem == stem), None)
 
 
 def find(task: Task) -> Path | None:
@@ -157,16 +148,6 @@ def _download_checked(url: str, path: Path, task: Task, progress: bool | None) -
     logger.info("%s: SHA-256 %s", path, sha256(path))
 
 
-def origin_of(path: Path, attributes: dict[str, Any]) -> str:
-    """Where a file comes from, in words; ``attributes`` are those in the file."""
-    if "collected_by" in attributes:
-        return "collected (recipe {recipe}, seed {seed})".format_map(attributes)
-    if "converted_from" in attributes:
-        return "converted ({format} {converted_from})".format_map(attributes)
-    source = read_note(path).get("source")
-    return f"downloaded from {source}" if source else "put there by hand"
-
-
 @entry_point
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the module's docstring."""
@@ -196,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for wanted in [find_task(name) for name in options.tasks]:  # every name is checked before the first download
             print(fetch(wanted))
     elif options.command == "card":
-        from safemil.card import write_card
+        from safemil.card_page import write_card
 
         for path, of_task in [_named_dataset(name, task) for name in options.datasets]:
             print(write_card(path, of_task, options.output))
@@ -214,7 +195,7 @@ def _named_dataset(name: str, task: Task | None) -> tuple[Path, Task]:
         if (found := find(wanted)) is None:
             raise UserError(f"no dataset of {wanted.name} in {dataset_folder()}: fetch or collect one first")
         return found, wanted
-    if (task := task or task_of(path)) is None:
+    if (task := task or parse_file_name(path.name)[0]) is None:
         raise UserError(f"{path}: its name does not say which task it is of; add --task TASK")
     return path, task
 

@@ -55,3 +55,13 @@ def write_note(path: Path, note: dict[str, Any]) -> None:
         logger.debug("%s: no note written (%s)", path, error)
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def origin_of(path: Path, attributes: dict[str, Any]) -> str:
+    """Where a file comes from, in words; ``attributes`` are those in the file."""
+    if "collected_by" in attributes:
+        return "collected (recipe {recipe}, seed {seed})".format_map(attributes)
+    if "converted_from" in attributes:
+        return "converted ({format} {converted_from})".format_map(attributes)
+    source = read_note(path).get("source")
+    return f"downloaded from {source}" if source else "put there by hand"

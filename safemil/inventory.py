@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from safemil.dataset_file import read_layout
-from safemil.datasets import origin_of, task_of
+from safemil.file_notes import origin_of
+from safemil.tasks import parse_file_name
 from safemil.trajectories import DatasetError
 
 
@@ -29,7 +30,7 @@ def print_inventory(folder: Path) -> None:
 
 def _describe(path: Path) -> tuple[str, str, str, str, str]:
     """(task, file, size, trajectories, where it comes from) of a file in the dataset folder."""
-    task = task_of(path)
+    task, _ = parse_file_name(path.name)
     name = task.name if task else "?"
     try:
         layout = read_layout(path, task)

@@ -9,6 +9,7 @@ every task lie in [-1, 1].
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 
 from safemil.errors import UserError
@@ -131,6 +132,13 @@ def find_task(name: str) -> Task:
     nearest = nearest_names(name)
     hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"valid names: {' '.join(TASKS)}"
     raise UserError(f"unknown task {name!r}: {hint}")
+
+
+def parse_file_name(name: str) -> tuple[Task | None, int]:
+    """The task and the number of trajectories that a dataset file's name tells; (None, 0) for another kind of name."""
+    match = re.fullmatch(r"(Safety.+)-\d+-(\d+)\.hdf5", name)  # stem, maximum cost, number of trajectories
+    task = next((task for task in TASKS.values() if match and task.file_stem == match[1]), None)
+    return (task, int(match[2])) if task else (None, 0)
 
 
 def nearest_names(name: str, limit: int = 3) -> list[str]:

@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from safemil.config import override, parse_assignments, to_dict
+from safemil.dataset_file import load
 from safemil.errors import UserError, entry_point
 from safemil.settings import SafeMILConfig
 from safemil.splits import Split, hold_out
-from safemil.trajectories import Trajectories, load
+from safemil.trajectories import Trajectories
 
 LAPTOP_STEPS = {"cost_model.steps": 20_000, "policy.steps": 20_000, "cost_model.pairs": 1}  # minutes on a laptop
 

@@ -1,5 +1,5 @@
-"""Trajectories: from a DSRL dataset file to frozen arrays cut into episodes. In: an HDF5 file. Out: what learners may
-see (``Trajectories``: observations, actions) and, apart from it, what they never see (``Outcomes``: rewards, costs).
+"""Trajectories: frozen arrays cut into episodes. What learners may see (``Trajectories``: observations, actions) and,
+apart from it, what they never see (``Outcomes``: rewards, costs).
 
 All steps of all episodes lie one after the other, without padding. ``offsets`` says where each one begins:
 
@@ -10,8 +10,8 @@ All steps of all episodes lie one after the other, without padding. ``offsets`` 
     offsets          0           3       5               9   (n_trajectories + 1,)      int64
 
 Trajectory i is the rows ``offsets[i]:offsets[i + 1]``; its length is ``lengths[i]``; the last offset is ``n_steps``.
-``Outcomes`` holds one reward, cost and terminal per row under the same offsets. How the rows lie in a file, and what
-is wrong with a file that cannot be read, is ``safemil.dataset_file``; no simulator is needed for either.
+``Outcomes`` holds one reward, cost and terminal per row under the same offsets. Files are read and written by
+``safemil.dataset_file``; no simulator is needed for either.
 """
 
 from __future__ import annotations
@@ -19,12 +19,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from safemil.errors import UserError
-from safemil.tasks import Task
 
 
 class DatasetError(UserError):
@@ -109,35 +107,6 @@ class Outcomes:
         rows = _rows(self.offsets, indices)
         offsets = _offsets_of(np.diff(self.offsets), indices)
         return Outcomes(self.rewards[rows], self.costs[rows], self.terminals[rows], offsets)
-
-
-def load(path: str | Path, task: Task | None = None) -> tuple[Trajectories, Outcomes | None]:
-    """Read a DSRL HDF5 file. Outcomes are None when the file has no rewards or no costs.
-
-    With ``task``, dimensions are checked against it. Raises ``DatasetError`` naming file, key and row; see
-    ``safemil.dataset_file`` for every case, for the treatment of an unfinished tail and of actions outside [-1, 1].
-    """
-    from safemil import dataset_file  # it builds on the classes above
-
-    return dataset_file.read(Path(path), task)
-
-
-def save(
-    path: str | Path,
-    trajectories: Trajectories,
-    outcomes: Outcomes | None,
-    attributes: dict[str, str | int | float],
-    *,
-    next_observations: np.ndarray | None = None,
-) -> None:
-    """Write a DSRL HDF5 file, whole or not at all. ``attributes`` become HDF5 attributes (provenance).
-
-    Without ``next_observations`` (n_steps, observation_dim), they are taken from the following row; the last row of
-    each trajectory repeats its own observation, as its successor is unknown. Equal arrays make equal files.
-    """
-    from safemil import dataset_file
-
-    dataset_file.write(Path(path), trajectories, outcomes, attributes, next_observations)
 
 
 def first_bad_row(array: np.ndarray) -> int | None:

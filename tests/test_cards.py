@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from safemil import datasets
-from safemil.card import find_faults, make_card, markdown, write_card
+from safemil.card import find_faults, make_card
+from safemil.card_page import markdown, write_card
+from safemil.dataset_file import save
 from safemil.tasks import find_task
-from safemil.trajectories import DatasetError, Outcomes, Trajectories, save
+from safemil.trajectories import DatasetError, Outcomes, Trajectories
 
 TASK = find_task("BallCircle")
 N, LENGTH = 600, 5

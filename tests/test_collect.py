@@ -18,14 +18,14 @@ import pytest
 from safemil import collect, datasets, simulators
 from safemil.balance import both_sides
 from safemil.card import recipes_of
-from safemil.dataset_file import read_layout
+from safemil.dataset_file import load, read_layout
 from safemil.errors import UserError
 from safemil.recipes.bullet import BALL_CIRCLE, BallOnCircle
 from safemil.recipes.recipe import Recipe
 from safemil.recipes.table import RECIPES
 from safemil.recording import Recording
 from safemil.tasks import find_task
-from safemil.trajectories import Outcomes, load
+from safemil.trajectories import Outcomes
 
 TASK = find_task("BallCircle")
 

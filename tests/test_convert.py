@@ -8,12 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
-from safemil import datasets
+from safemil import datasets, file_notes
 from safemil.convert import convert
-from safemil.dataset_file import read_layout
+from safemil.dataset_file import load, read_layout
 from safemil.errors import UserError
 from safemil.tasks import find_task
-from safemil.trajectories import load
 
 LENGTHS = (3, 5, 2)
 OFFSETS = np.concatenate([[0], np.cumsum(LENGTHS)])
@@ -114,7 +113,7 @@ def test_says_what_was_missing(log, tmp_path, capsys):
     trajectories, outcomes = load(output)
     assert outcomes is None and trajectories.lengths.tolist() == list(LENGTHS)
     assert read_layout(output).attributes["missing"] == "costs terminals timeouts next_observations"
-    assert datasets.origin_of(output, read_layout(output).attributes) == "converted (npz log.npz)"
+    assert file_notes.origin_of(output, read_layout(output).attributes) == "converted (npz log.npz)"
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 
 from safemil import datasets, download
+from safemil.dataset_file import save
 from safemil.errors import UserError
 from safemil.tasks import find_task
-from safemil.trajectories import Outcomes, Trajectories, save
+from safemil.trajectories import Outcomes, Trajectories
 
 TASK = find_task("BallCircle")
 NAME = TASK.file_name

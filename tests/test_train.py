@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from safemil.checkpoints import load_metadata, load_policy
+from safemil.dataset_file import save
 from safemil.train import main
-from safemil.trajectories import save
 from tests.conftest import SAFE_ACTION, toy_dataset
 
 QUICK = ["--set", "cost_model.steps=150", "cost_model.bag_size=16", "policy.steps=200", "policy.hidden=32"]

@@ -10,8 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
+from safemil.dataset_file import load, save
 from safemil.tasks import find_task
-from safemil.trajectories import DatasetError, Outcomes, Trajectories, load, save
+from safemil.trajectories import DatasetError, Outcomes, Trajectories
 
 LENGTHS = (3, 2, 4)
 OFFSETS = np.array([0, 3, 5, 9])
@@ -260,7 +261,7 @@ def test_reading_needs_no_simulator_and_importing_no_h5py(path):
     script = """
 import sys, safemil.trajectories, safemil.dataset_file, safemil.datasets, safemil.collect, safemil.recipes.table
 assert not {"h5py", "requests", "filelock", "tqdm", "torch", "gymnasium"} & set(sys.modules), "imported too early"
-safemil.trajectories.load(sys.argv[1])
+safemil.dataset_file.load(sys.argv[1])
 assert not {"gymnasium", "dsrl", "torch"} & set(sys.modules), "reading a file imports a simulator"
 """
     subprocess.run([sys.executable, "-c", script, str(path)], check=True, timeout=60)

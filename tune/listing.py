@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from safemil.config import to_dict
+from safemil.config import flatten, to_dict
 from safemil.tasks import TASKS
 from tune.estimates import Estimate, estimate, rates
 from tune.grids import GRIDS
 from tune.methods import METHODS
-from tune.trials import Trial, flatten, packs, varying_axes
+from tune.trials import Trial, packs, varying_axes
 
 
 def print_list() -> None:

@@ -34,7 +34,7 @@ def load_dataset(path: str, task_name: str):
     Raises:
         UserError: the file cannot be used, or holds no rewards and costs.
     """
-    from safemil.trajectories import load
+    from safemil.dataset_file import load
 
     trajectories, outcomes = load(path, find_task(task_name))
     if outcomes is None:

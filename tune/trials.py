@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from safemil.config import dotted_fields, fingerprint, override, to_dict, unknown_setting
+from safemil.config import dotted_fields, fingerprint, flatten, override, to_dict, unknown_setting
 from safemil.errors import UserError
 from safemil.settings import EvaluationConfig, SplitConfig
 from safemil.tasks import find_task
@@ -64,14 +64,6 @@ def trial_from_dict(values: Mapping[str, Any]) -> Trial:
         override(EvaluationConfig(), values["evaluation"]),
         override(method.config(), flatten(values["method_config"])),
     )
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings -> dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
-    return flat
 
 
 @dataclass(frozen=True)

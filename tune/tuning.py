@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safemil.config import flatten
 from safemil.errors import UserError, entry_point
 
 STORE = Path(__file__).with_name("tuned.json")
@@ -42,7 +43,6 @@ def read_scores(run: Path) -> dict[tuple[str, str], dict[int, list[float]]]:
     """
     from tune.files import read_json
     from tune.grids import TUNING
-    from tune.trials import flatten
 
     if not (run / "run.json").exists():
         raise UserError(f"{run} is no run (it has no run.json); start one: python tune/run.py --grid tuning")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -15,9 +15,6 @@ from safemil import simulators
 from safemil.recording import Recording, finished
 from safemil.simulators import own_random_numbers
 from safemil.tasks import Task
-
-if TYPE_CHECKING:
-    from safemil.recipes.learned import Learned
 
 
 class Logged(gymnasium.Env):
@@ -47,8 +44,17 @@ class Logged(gymnasium.Env):
         self.simulator.close()
 
 
-def train(task: Task, recipe: Learned, cost_limit: float, rng: np.random.Generator) -> list[Recording]:
-    """Train for ``recipe.steps`` steps and give every episode that was finished on the way."""
+def train(
+    task: Task,
+    rng: np.random.Generator,
+    *,
+    cost_limit: float,
+    steps: int,
+    learning_rate: float,
+    hidden_sizes: tuple[int, ...],
+    episodes_per_update: int,
+) -> list[Recording]:
+    """Train for that many steps of the simulator and give every episode that was finished on the way."""
     environment = Logged(task, rng)
     seed = int(rng.integers(2**31))
     with own_random_numbers(seed), warnings.catch_warnings():
@@ -59,14 +65,14 @@ def train(task: Task, recipe: Learned, cost_limit: float, rng: np.random.Generat
             cost_limit=cost_limit,
             thread=1,
             seed=seed,
-            lr=recipe.learning_rate,
-            hidden_sizes=recipe.hidden_sizes,
+            lr=learning_rate,
+            hidden_sizes=hidden_sizes,
         )
         agent.learn(
             DummyVectorEnv([lambda: environment]),
             epoch=1,
-            step_per_epoch=recipe.steps,
-            episode_per_collect=recipe.episodes_per_update,
+            step_per_epoch=steps,
+            episode_per_collect=episodes_per_update,
             reward_threshold=np.inf,
             save_ckpt=False,
             verbose=False,

@@ -46,7 +46,8 @@ class Learned:
         """All episodes of the training run under ``cost_limits[unit]``."""
         from safemil.recipes.fsrl_training import train
 
-        return train(task, self, self.cost_limits[unit], np.random.default_rng([seed, unit]))
+        settings = {name: value for name, value in self.parameters.items() if name != "cost_limits"}
+        return train(task, np.random.default_rng([seed, unit]), cost_limit=self.cost_limits[unit], **settings)
 
     def choose(self, recordings: list[Recording], n_trajectories: int, seed: int) -> list[Recording]:
         """``n_trajectories`` of them, spread evenly over the cost-return plane, in the order they were recorded."""
