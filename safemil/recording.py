@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from safemil.errors import UserError
 from safemil.trajectories import Outcomes, Trajectories
 
 
@@ -30,11 +31,39 @@ class Recording:
     terminated: bool
 
 
-def record_one(simulator: Any, draw: Callable[[np.random.Generator], Behavior], rng: np.random.Generator) -> Recording:
-    """The episode that ``rng`` decides: the simulator's seed, the policy and its noise are drawn from it."""
+MOST_EPISODES = 50  # played for one recording
+
+
+def any_cost(behavior: Behavior, cost: float) -> bool:
+    """Accepts every episode."""
+    return True
+
+
+def record_one(
+    simulator: Any,
+    draw: Callable[[np.random.Generator], Behavior],
+    rng: np.random.Generator,
+    accept: Callable[[Behavior, float], bool] = any_cost,
+) -> Recording:
+    """The episode that ``rng`` decides: the simulator's seed, the policy and its noise are drawn from it.
+
+    An episode whose cost ``accept`` does not take is played again by the same policy under another seed.
+
+    Raises:
+        UserError: none of ``MOST_EPISODES`` was taken.
+    """
     # Not the seeds of evaluation episodes: data collected with seed 0 would share its starts with evaluation seed 0.
-    observations = [simulator.reset(int(rng.integers(2**32)))]
-    behavior = draw(rng)
+    seed, behavior = int(rng.integers(2**32)), draw(rng)
+    for _ in range(MOST_EPISODES):
+        recording = _play(simulator, seed, behavior, rng)
+        if accept(behavior, float(recording.costs.sum())):
+            return recording
+        seed = int(rng.integers(2**32))
+    raise UserError(f"none of {MOST_EPISODES} episodes of {behavior} costs what its recipe asks for")
+
+
+def _play(simulator: Any, seed: int, behavior: Behavior, rng: np.random.Generator) -> Recording:
+    observations = [simulator.reset(seed)]
     steps = []
     ended = False
     while not ended:

@@ -11,6 +11,7 @@ from safemil.recipes import gait_search, velocity
 from safemil.recipes.bullet import BALL_CIRCLE, CAR_RUN, BallInLane, BallOnCircle, CarInLane, CarOnCircle
 from safemil.recipes.navigation import BINS, CAR, CIRCLE_RANGE, GOAL_RANGE, POINT, OnCircle, ToGoal
 from safemil.recipes.table import RECIPES, find_recipe
+from safemil.recording import record_one
 from safemil.tasks import TASKS, find_task
 
 
@@ -41,7 +42,7 @@ class TestTable:
         avoidance = np.array([recipe.draw(rng).avoidance for _ in range(400)])
         for low, high in (kind["avoidance"] for kind in recipe.parameters.values()):
             assert 150 < ((avoidance >= low) & (avoidance <= high)).sum() < 250
-        assert not ((avoidance > -0.3) & (avoidance < 0.9)).any()
+        assert not ((avoidance > -0.2) & (avoidance < 2.2)).any()
 
 
 class TestBullet:
@@ -116,27 +117,41 @@ class TestNavigation:
         np.testing.assert_allclose(agent.seen(readings, GOAL_RANGE), [position], atol=1e-9)
 
     def test_heads_for_the_goal(self, rng):
-        seeker = ToGoal(POINT, 0, (1,), avoidance=1.0, speed=1.0, noise=0.0)
+        seeker = ToGoal(POINT, 0, (1,), avoidance=2.5, speed=1.3, noise=0.0)
         push, turn = seeker.act(observe(POINT, goal=2 + 0j, hazard=None), rng)
         assert push == 1 and abs(turn) < 1e-6
         _, turn = seeker.act(observe(POINT, goal=2j, hazard=None), rng)
-        assert turn == 1  # the goal is on the left
-        left, right = ToGoal(CAR, 0, (1,), avoidance=1.0, speed=1.0, noise=0.0).act(
-            observe(CAR, velocity=1.0, goal=2 + 1j, hazard=None), rng
+        assert turn > 0.7  # the goal is on the left
+        push, _ = seeker.act(observe(POINT, velocity=2.0, goal=2 + 0j, hazard=None), rng)
+        assert push == -1  # faster than it wants to be
+        left, right = ToGoal(CAR, 0, (1,), avoidance=2.5, speed=1.3, noise=0.0).act(
+            observe(CAR, velocity=0.7, goal=2 + 1j, hazard=None), rng
         )
         assert left > right  # which is how the car turns left
 
-    def test_a_hazard_on_the_way_is_passed_by_the_cautious_and_entered_by_the_reckless(self, rng):
-        """The hazard lies a little to the left of the way: cautious agents turn right, reckless ones left."""
-        observation = observe(POINT, velocity=0.5, goal=2 + 0j, hazard=0.5 + 0.15j)
-        turns = {
-            avoidance: ToGoal(POINT, 0, (1,), avoidance, speed=1.0, noise=0.0).act(observation, rng)[1]
-            for avoidance in (-1.5, 0.0, 3.0)
+    def test_a_hazard_on_the_way_is_shunned_by_the_careful_and_sought_by_the_careless(self, rng):
+        observation = observe(POINT, velocity=0.5, goal=2 + 0j, hazard=0.5 - 0.3j)  # on the right of the way
+        actions = {
+            avoidance: ToGoal(POINT, 0, (1,), avoidance, speed=1.3, noise=0.0).act(observation, rng)
+            for avoidance in (2.5, 0.0, -0.5)
         }
-        assert turns[3.0] < -0.2 and abs(turns[0.0]) < 1e-6 and turns[-1.5] > 0.1
+        assert actions[2.5][0] < -0.2 < 0 < actions[0.0][0]  # brakes, and turns left
+        assert actions[2.5][1] > 0.5 and abs(actions[0.0][1]) < 1e-6 and actions[-0.5][1] < -0.1
+
+    @pytest.mark.parametrize("avoidance", [3.0, -0.5])
+    def test_neighboring_observations_have_neighboring_actions(self, rng, avoidance):
+        """Once around the agent, goal and hazard: no jump, not even where they pass behind it."""
+        seeker = ToGoal(POINT, 0, (1,), avoidance, speed=1.6, noise=0.0)
+        circle = np.exp(1j * np.linspace(0, 2 * np.pi, 2001))
+        for goal, hazard in ((1.5 * circle, 0.8 + 0 * circle), (1.5 + 0 * circle, 0.5 * circle)):
+            actions = [
+                seeker.act(observe(POINT, velocity=0.3, goal=g, hazard=h), rng)
+                for g, h in zip(goal, hazard, strict=True)
+            ]
+            assert np.abs(np.diff(actions, axis=0)).max() < 0.1
 
     def test_the_goals_own_button_is_no_obstacle(self, rng):
-        seeker = ToGoal(POINT, 1, (0,), avoidance=3.0, speed=1.0, noise=0.0)
+        seeker = ToGoal(POINT, 1, (0,), avoidance=3.0, speed=1.3, noise=0.0)
         _, turn = seeker.act(observe(POINT, buttons=0.6 + 0j, goal=0.6 + 0j), rng)
         assert abs(turn) < 1e-6
 
@@ -149,6 +164,48 @@ class TestNavigation:
             observation = np.concatenate([sensors, lidar(1j, CIRCLE_RANGE)])  # the circle's middle is on the left
             turns[radius] = OnCircle(POINT, radius, lead=0.4, speed=1.0, noise=0.0).act(observation, rng)[1]
         assert turns[0.7] > 0.3 > turns[1.5]
+
+
+class Cost:
+    """A stand-in for a simulator whose episodes of three steps cost what their seed says."""
+
+    def reset(self, seed):
+        self.step_cost, self.steps = seed % 4, 0
+        return np.zeros(2)
+
+    def step(self, action):
+        self.steps += 1
+        return np.zeros(2), 1.0, float(self.step_cost), False, self.steps == 3
+
+
+class Still:
+    def act(self, observation, rng):
+        return np.zeros(1)
+
+
+class TestAcceptance:
+    def test_the_same_policy_plays_again_until_its_cost_is_taken(self, rng):
+        drawn = []
+        behavior = Still()
+
+        def draw(generator):
+            drawn.append(generator)
+            return behavior
+
+        for _ in range(20):
+            recording = record_one(Cost(), draw, rng, lambda policy, cost: policy is behavior and cost == 9.0)
+            assert recording.costs.tolist() == [3.0, 3.0, 3.0]
+        assert len(drawn) == 20
+
+    def test_a_policy_that_never_is_taken_is_named(self, rng):
+        with pytest.raises(UserError, match="none of 50 episodes of .*Still.* costs what its recipe asks for"):
+            record_one(Cost(), lambda generator: Still(), rng, lambda policy, cost: cost > 9)
+
+    def test_careful_agents_keep_the_limit_and_careless_ones_break_it_by_far(self):
+        accept = find_recipe(find_task("PointGoal1")).accept
+        careful, careless = (ToGoal(POINT, 0, (1,), avoidance, 1.3, 0.1) for avoidance in (2.5, -0.5))
+        assert accept(careful, 24.0) and not accept(careful, 25.0)
+        assert accept(careless, 76.0) and not accept(careless, 75.0)
 
 
 class Wave:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from safemil.recording import Behavior, Recording, record_one
+from safemil.recording import Behavior, Recording, any_cost, record_one
 from safemil.tasks import Task
 
 Ranges = dict[str, tuple[float, float]]
@@ -33,6 +33,7 @@ class Recipe:
     minutes: float  # measured or estimated, for its number of trajectories on 2 cores
     n_trajectories: int = 700  # unless the command says otherwise
     parameters: dict[str, Any] = field(default_factory=dict)  # recorded in the file
+    accept: Callable[[Behavior, float], bool] = any_cost  # of a policy and its episode's cost: whether it is kept
 
     @classmethod
     def uniform(cls, policy: Callable[..., Behavior], ranges: Ranges, *rest: Any, **named: Any) -> Recipe:
@@ -53,7 +54,7 @@ class Recipe:
         from safemil import simulators
 
         with simulators.make(task) as simulator:
-            return [record_one(simulator, self.draw, np.random.default_rng([seed, unit]))]
+            return [record_one(simulator, self.draw, np.random.default_rng([seed, unit]), self.accept)]
 
     def choose(self, recordings: list[Recording], n_trajectories: int, seed: int) -> list[Recording]:
         """The ones that become the dataset."""
