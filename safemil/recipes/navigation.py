@@ -94,7 +94,7 @@ class OnCircle:
         return noisy(self.agent.drive(wanted, observation), self.noise, rng)
 
 
-# PointGoal1, seed 0, 500 trajectories: XXX
+# PointGoal1, seed 0, 500 trajectories: 258 with C < 25 (returns -1 to 22), 242 with C > 75 (0 to 22).
 # Careful agents keep the limit and careless ones break it by far; where a layout is too kind or too unkind for that,
 # they play another one. Else a split that drops low returns would take the careless ones of kind layouts, which return
 # most, for preferred (they were a fifth of what it kept, and clones then cost 2.2 times the limit).
@@ -166,7 +166,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     "PointCircle2": _circle(POINT, minutes=4),
     "CarCircle1": _circle(CAR, minutes=4),
     "CarCircle2": _circle(CAR, minutes=4),
-    "PointGoal1": _goal(POINT, 0, (1,), minutes=6),
+    "PointGoal1": _goal(POINT, 0, (1,), minutes=4),
     "CarGoal1": _goal(CAR, 0, (1,), minutes=6),
     "PointButton1": _goal(POINT, 1, (0, 2, 3), minutes=12),
 }
