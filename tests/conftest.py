@@ -1,4 +1,4 @@
-"""Shared by all tests: one torch thread, a generator, and a toy dataset whose safe behaviour is known."""
+"""Shared by all tests: one torch thread, one seed, a generator, and a toy dataset whose safe behaviour is known."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ SAFE_ACTION, UNSAFE_ACTION = -0.6, 0.6  # first action dimension of the toy data
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
+def _same_torch_each_time():
     torch.set_num_threads(1)
+    torch.manual_seed(0)
 
 
 @pytest.fixture
