@@ -2,7 +2,8 @@
 
     python benchmarks/training.py                          # about five minutes on 2 cores
     python benchmarks/training.py --only bc mil --replicas 1 5
-    python benchmarks/training.py --device cuda --replicas 1 5 20 100 --json gpu.json
+    python benchmarks/training.py --precision medium       # ours in bfloat16, where the processor has it
+    python benchmarks/training.py --device cuda --replicas 1 5 20 100 --precision high --json gpu.json
 
 Needs torch, numpy and h5py alone (not installed: PYTHONPATH=. before the command). OSRL is measured where osrl-lib is
 installed, the JAX loop where jax is. The limit of a step is the forward and backward pass of plain torch layers on a
@@ -29,6 +30,7 @@ from measuring import arguments, finish, machine, rates, ratio, show
 from torch import nn
 
 from baselines.settings import DWBCConfig, SafeDICEConfig
+from safemil import precision
 from safemil.cloning import TransitionSampler, cloning_objective, make_policy
 from safemil.cost_model import CostModel
 from safemil.replicas import Steps
@@ -247,10 +249,16 @@ def main() -> int:
     parser.add_argument("--replicas", nargs="+", type=int, default=[1, 5], metavar="R", help="default: 1 5")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch (default: all cores)")
+    precision.add_option(parser)
     options = parser.parse_args()
+    torch.set_float32_matmul_precision(options.precision)
     torch.set_num_threads(options.threads)
     bench = Bench(options.device)
-    results: dict[str, Any] = {"machine": machine(options.threads), "device": options.device}
+    results: dict[str, Any] = {
+        "machine": machine(options.threads),
+        "device": options.device,
+        "precision": options.precision,
+    }
     for part in options.only:
         PARTS[part](bench, options, results)
     results["peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from safemil import precision
 from safemil.config import override, parse_assignments, to_dict
 from safemil.dataset_file import load
 from safemil.errors import UserError, entry_point
@@ -119,6 +120,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="S", help="one policy per seed, packed")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="settings", help="override settings")
     parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda where there is one)")
+    precision.add_option(parser)
     return parser.parse_args(arguments)
 
 
@@ -139,6 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from safemil import checkpoints, diagnostics
     from safemil.method import fit
 
+    torch.set_float32_matmul_precision(options.precision)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     splits = [split_by_file(*sets, seed) for seed in options.seeds]
     totals = {"cost_model": config.cost_model.steps, "policy": config.policy.steps, "joint": config.policy.steps}
@@ -149,6 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = options.out / f"seed-{seed}"
         found = diagnostics.label_free(own, split)
         metadata = {"method": "safemil", "seed": seed, "config": to_dict(config), "diagnostics": found}
+        metadata |= {"device": device, "precision": options.precision}
         path = checkpoints.save(
             folder, own.policy, scorer=own.scorer, **json.loads(json.dumps(metadata, default=float))
         )

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from safemil import precision
 from safemil.capture import CapturedUpdates
 from safemil.memory import keep_freed_memory
 from safemil.objectives import Batch, Objective, schedule_factor
@@ -80,27 +81,28 @@ def train(
 
     device = objectives[0].values.device
     updates = CapturedUpdates(update) if device.type == "cuda" else EagerUpdates(update)
-    for _ in range(0, first, BLOCK):
-        block = draw(BLOCK)
-    for step in range(first, steps):
-        if step % BLOCK == 0:
+    with precision.in_training(device.type):
+        for _ in range(0, first, BLOCK):
             block = draw(BLOCK)
-        if step % BLOCK == 0 or step == first:
-            updates.load({**block, "rates": learning_rates(objectives, step, steps, device)}, step % BLOCK)
-        active = tuple(number for number, objective in enumerate(objectives) if step % objective.period == 0)
-        updates.run(active)
-        for number in active:
-            objectives[number].meter.count += 1
-        done = step + 1
-        reported = done % every == 0 or done == steps
-        if reported:
-            metrics = {name: values for objective in objectives for name, values in objective.meter.read().items()}
-            log(stage, done, check_finite(stage, done, metrics))
-        if done in snapshot_steps and on_snapshot is not None:
-            on_snapshot(done)
-            state.snapshot(done)
-        if reported:
-            state.keep(done, steps)
+        for step in range(first, steps):
+            if step % BLOCK == 0:
+                block = draw(BLOCK)
+            if step % BLOCK == 0 or step == first:
+                updates.load({**block, "rates": learning_rates(objectives, step, steps, device)}, step % BLOCK)
+            active = tuple(number for number, objective in enumerate(objectives) if step % objective.period == 0)
+            updates.run(active)
+            for number in active:
+                objectives[number].meter.count += 1
+            done = step + 1
+            reported = done % every == 0 or done == steps
+            if reported:
+                metrics = {name: values for objective in objectives for name, values in objective.meter.read().items()}
+                log(stage, done, check_finite(stage, done, metrics))
+            if done in snapshot_steps and on_snapshot is not None:
+                on_snapshot(done)
+                state.snapshot(done)
+            if reported:
+                state.keep(done, steps)
 
 
 class EagerUpdates:

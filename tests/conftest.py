@@ -21,6 +21,7 @@ SAFE_ACTION, UNSAFE_ACTION = -0.6, 0.6  # first action dimension of the toy data
 def _same_torch_each_time():
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    torch.set_float32_matmul_precision("highest")
 
 
 @pytest.fixture

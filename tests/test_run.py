@@ -111,6 +111,7 @@ def test_a_trial_folder_is_whole(finished_run):
         } <= names
         config = json.loads((folder / "config.json").read_text())
         assert config["package_versions"]["torch"] and len(config["dataset_sha256"]) == 64
+        assert config["precision"] == "highest"
         assert config["split_record"]["protocol"] == "mix50" and config["command"].startswith("python tune/run.py")
         episodes = pd.read_csv(folder / "episodes.csv")
         row = json.loads((folder / "row.json").read_text())

@@ -75,6 +75,7 @@ def prepare_process(work: Work) -> None:
             f"{work.run_folder} is not on {socket.gethostname()}: --storage must be a folder all nodes share, or a URI"
         )
     torch.set_num_threads(work.threads)
+    torch.set_float32_matmul_precision(work.precision)
     if work.device == "cuda" and 0 < work.gpus < 1:
         torch.cuda.set_per_process_memory_fraction(work.gpus)
 
@@ -113,7 +114,7 @@ def train_pack(pack: Sequence[Trial], work: Work, progress: Progress) -> None:
     method = find_method(first.method)
     curves = Curves(first.config, len(pack), progress)
     digest = sha256(dataset)
-    identity = fingerprint([[trial.id for trial in pack], digest, git_commit(), package_versions()])
+    identity = fingerprint([[trial.id for trial in pack], digest, work.precision, git_commit(), package_versions()])
     state = work.run_folder / "unfinished" / f"{first.pack_id}-{identity}.pt"
     keeper = Keeper(state, identity, curves.rows, work.keep_every)
     with resuming(keeper):
@@ -152,7 +153,12 @@ def train_pack(pack: Sequence[Trial], work: Work, progress: Progress) -> None:
             "git_commit": git_commit(),
             "command": work.command,
         }
-        record = {"split_record": labels[index].record, "device": work.device, "packed_seeds": [t.seed for t in pack]}
+        record = {
+            "split_record": labels[index].record,
+            "device": work.device,
+            "precision": work.precision,
+            "packed_seeds": [t.seed for t in pack],
+        }
         write_json(
             folder / "config.json", {**trial.to_dict(), **record, **origin, "package_versions": package_versions()}
         )

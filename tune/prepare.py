@@ -24,11 +24,11 @@ def open_run(folder: Path, trials: Sequence[Trial], origin: dict[str, Any], *, j
     """Make or reopen a run's folder and record what it is to hold.
 
     Args:
-        origin: grid, command and axes; kept from the first time.
+        origin: grid, command, axes and precision; kept from the first time.
         join: whether a run that exists may be added to.
 
     Raises:
-        UserError: it exists and ``join`` is off.
+        UserError: it exists and ``join`` is off, or it was begun at another precision.
     """
     if (folder / "trials").exists() and not join:
         raise UserError(
@@ -51,6 +51,11 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 def _record(folder: Path, trials: Sequence[Trial], origin: dict[str, Any]) -> None:
     first = {"created": datetime.now(timezone.utc).isoformat(timespec="seconds"), **origin, "trials": []}
     known = read_json(folder / "run.json") if (folder / "run.json").exists() else first
+    begun, asked = (values.get("precision", "highest") for values in (known, origin))
+    if begun != asked:
+        raise UserError(
+            f"{folder} was begun with --precision {begun}, not {asked}: go on with that, or use --name NAME"
+        )
     ids = list(dict.fromkeys([*known["trials"], *(trial.id for trial in trials)]))
     write_json(folder / "run.json", {**known, "trials": ids})
 

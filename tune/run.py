@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 try:
+    from safemil import precision
     from safemil.config import parse_assignments
     from safemil.errors import UserError, entry_point
 except ModuleNotFoundError:
@@ -57,6 +58,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--address", help="of a running Ray cluster, e.g. auto (default: this machine alone)")
     parser.add_argument("--cpus-per-trial", type=float, metavar="X", help="default: the cores shared out among packs")
     parser.add_argument("--gpus-per-trial", type=float, metavar="X", help="default: 0.25 where there is a GPU, else 0")
+    precision.add_option(parser)
     parser.add_argument("--shard", metavar="I/N", help="run the I-th of N parts (1..N) in this process, without Ray")
     parser.add_argument(
         "--rollouts",
@@ -65,11 +67,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="apart: as tasks beside the training, never in its process (auto: where trials use a GPU)",
     )
     parser.add_argument(
-        "--save-every",
-        type=float,
-        default=60.0,
-        metavar="SECONDS",
-        help="keep a training's state so often (default 60)",
+        "--save-every", type=float, default=60.0, metavar="SECONDS", help="of a training's state (default 60)"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the trials and the total, start nothing")
     parser.add_argument("--list", action="store_true", help="grids, tasks and methods, a line each")
@@ -149,7 +147,7 @@ def run(
     if uri:
         pull(uri, folder)
     axes = {name: list(values) for name, values in grid.axes.items()}
-    origin = {"grid": options.grid, "command": command_line(), "axes": axes}
+    origin = {"grid": options.grid, "command": command_line(), "axes": axes, "precision": options.precision}
     open_run(folder, planned, origin, join=options.resume or serial)
     try:
         datasets = prepare_datasets(own, download=options.grid != "demo")
@@ -161,6 +159,7 @@ def run(
             storage=uri,
             session=uuid.uuid4().hex,
             keep_every=options.save_every,
+            precision=options.precision,
         )
         labels = labels_of(planned)
         if works:

@@ -1,0 +1,62 @@
+"""Whether products within networks are rounded while they train: what ``torch.set_float32_matmul_precision`` asks for.
+
+| level             | products with the weights of hidden layers                          | other products           |
+|-------------------|---------------------------------------------------------------------|--------------------------|
+| highest (default) | float32                                                             | float32                  |
+| high              | float32; on CUDA TensorFloat32, torch's own                         | likewise                 |
+| medium            | bfloat16, sums in float32, where the device has it; else as `high`  | as torch has it          |
+
+Parameters, activations, losses, gradients and optimizers stay float32 at every level. Outside training nothing is
+rounded but by torch itself, at the levels where it may; acting is float32. First and last layers are narrow: rounding
+them would gain nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+
+LEVELS = ("highest", "high", "medium")
+WIDE = 128  # rows and columns: with fewer, converting takes longer than bfloat16 saves
+_rounding = False  # one for all threads: on CUDA the backward pass runs in a thread of its own
+
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """``--precision LEVEL``."""
+    parser.add_argument(
+        "--precision",
+        choices=LEVELS,
+        default=LEVELS[0],
+        help="of training's matrix products, as torch.set_float32_matmul_precision: high allows TensorFloat32 on CUDA,"
+        " medium bfloat16 where the device has it (default: highest, float32)",
+    )
+
+
+def has_bfloat16(device_type: str) -> bool:
+    """Whether the device has instructions that multiply bfloat16."""
+    import torch
+
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    known = torch.cpu.get_capabilities()
+    return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+@contextlib.contextmanager
+def in_training(device_type: str) -> Iterator[None]:
+    """Inside it products are rounded, if level ``medium`` is set and the device can."""
+    import torch
+
+    global _rounding
+    before = _rounding
+    _rounding = torch.get_float32_matmul_precision() == "medium" and has_bfloat16(device_type)
+    try:
+        yield
+    finally:
+        _rounding = before
+
+
+def is_rounded(*sizes: int) -> bool:
+    """Whether a product of matrices with these numbers of rows and columns is."""
+    return _rounding and min(sizes) >= WIDE

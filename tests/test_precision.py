@@ -1,0 +1,96 @@
+"""Rounded products: where they are, where they are not, and that the same policies come out of them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from safemil import precision
+from safemil.errors import UserError
+from safemil.layers import StackedMLP, product
+from safemil.replicas import make_generators
+from tests.test_methods import actions_of, fit
+from tune.prepare import open_run
+
+WIDE = {"cost_model.hidden": (128, 128), "policy.hidden": (128, 128), "cost_model.bag_size": 16}
+LONG = {"cost_model.steps": 300, "cost_model.learning_rate": 1e-3, "policy.learning_rate": 1e-3}
+BATCH = {"policy.batch_size": 128, "policy.steps": 400}
+
+
+@pytest.fixture
+def medium(monkeypatch):
+    """Level medium on a device that multiplies bfloat16 (torch can anywhere, if slowly)."""
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device_type: True)
+    torch.set_float32_matmul_precision("medium")
+
+
+def error_of(found: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> float:
+    exact = x.double() @ y.double()
+    return ((found - exact).norm() / exact.norm()).item()
+
+
+@pytest.mark.parametrize("n_replicas", [1, 3])
+def test_wide_products_are_rounded_in_training_and_nowhere_else(medium, n_replicas):
+    x, y = torch.randn(n_replicas, 200, 128), torch.randn(n_replicas, 128, 256)
+    narrow = torch.randn(n_replicas, 128, 6)
+    with precision.in_training("cpu"):
+        rounded = product(x, y)
+        assert rounded.dtype == torch.float32
+        assert 1e-3 < error_of(rounded, x, y) < 1e-2  # bfloat16 keeps eight bits
+        assert error_of(product(x, narrow), x, narrow) < 1e-5
+        with_bias = product(x, y, torch.ones(n_replicas, 1, 256))
+        torch.testing.assert_close(with_bias, rounded + 1, rtol=0.01, atol=0.1)
+    assert error_of(product(x, y), x, y) < 1e-5
+
+
+@pytest.mark.parametrize(("level", "able"), [("highest", True), ("high", True), ("medium", False)])
+def test_nothing_is_rounded_unasked_or_where_the_device_cannot(level, able, monkeypatch):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device_type: able)
+    torch.set_float32_matmul_precision(level)
+    x, y = torch.randn(1, 200, 128), torch.randn(1, 128, 256)
+    with precision.in_training("cpu"):
+        assert error_of(product(x, y), x, y) < 1e-5
+
+
+def test_an_error_in_training_ends_the_rounding(medium):
+    with pytest.raises(RuntimeError, match="diverged"), precision.in_training("cpu"):
+        raise RuntimeError("diverged")
+    assert not precision.is_rounded(200, 200, 200)
+
+
+@pytest.mark.parametrize("activation", ["relu", "elu", "tanh"])
+def test_gradients_of_a_rounded_network_point_the_same_way(medium, activation):
+    network = StackedMLP(make_generators([3], "rounded"), (17, 256, 256, 6), activation=activation)
+    rows = torch.randn(1, 300, 17)
+    exact = torch.autograd.grad(network(rows).sin().sum(), list(network.parameters()))
+    with precision.in_training("cpu"):
+        rounded = torch.autograd.grad(network(rows).sin().sum(), list(network.parameters()))
+    for one, other in zip(exact, rounded, strict=True):
+        assert other.dtype == torch.float32
+        assert torch.cosine_similarity(one.flatten(), other.flatten(), dim=0) > 0.999
+        assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("method", "settings"), [("safemil", {}), ("safemil", {"mode": "joint"}), ("bc-all", {})])
+def test_the_same_policy_comes_out(medium, method, settings):
+    """Actions differ far less between levels than between seeds, and so do the weights that chose them."""
+    settings = {**WIDE, **LONG, **BATCH, **settings}
+    rounded, pairs = fit(method, **settings)
+    torch.set_float32_matmul_precision("highest")
+    exact, _ = fit(method, **settings)
+    other_seed, _ = fit(method, seeds=(1,), split_seeds=(0,), **settings)
+    actions, reference, apart = (actions_of(own[0], pairs) for own in (rounded, exact, other_seed))
+    difference = np.abs(actions - reference).mean()
+    assert 0 < difference < min(0.02, 0.5 * np.abs(apart - reference).mean())
+    if method == "safemil":
+        assert np.corrcoef(rounded[0].weights, exact[0].weights)[0, 1] > 0.999
+
+
+def test_a_run_is_of_one_precision(tmp_path):
+    open_run(tmp_path / "run", [], {"precision": "medium"}, join=False)
+    open_run(tmp_path / "run", [], {"precision": "medium"}, join=True)
+    with pytest.raises(UserError, match="begun with --precision medium, not highest"):
+        open_run(tmp_path / "run", [], {"precision": "highest"}, join=True)
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"trials": []}))  # of a version without levels
+    open_run(tmp_path / "run", [], {"precision": "highest"}, join=True)
