@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from safemil import precision
 
 NARROW = 32  # columns: a CPU's batched products with fewer are several times slower than they need be
+FEW = 8  # columns: with no more a copy of the weights, column by column, is worth its time
 
 
 class Relu:
@@ -66,14 +67,11 @@ ACTIVATIONS = {"relu": Relu, "elu": Elu, "tanh": Tanh}
 
 
 def product(x: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``x[r] @ y[r]`` (plus ``bias[r]``) for each replica, of float32 tensors; rounded where ``precision`` says so.
+    """``x[r] @ y[r]`` (plus ``bias[r]``) for each replica.
 
     On a CPU one replica after the other, each by all threads: a batched product deals out whole replicas, and of five
     on two threads a sixth of the time goes by idle.
     """
-    if x.dtype == torch.float32 and precision.is_rounded(*x.shape[1:], y.shape[2]):
-        rounded = (None if own is None else own.bfloat16() for own in (x, y, bias))
-        return product(*rounded).float()
     if x.is_cuda:
         return torch.bmm(x, y) if bias is None else torch.baddbmm(bias, x, y)
 
@@ -89,10 +87,15 @@ def product(x: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``x @ weight + bias``: with few columns a CPU is faster with rows and columns exchanged."""
+    """``x @ weight + bias`` in float32: with few columns a CPU is faster with rows and columns exchanged."""
     n_out = weight.shape[2]
-    if 1 < n_out <= NARROW:
-        return torch.bmm(weight.transpose(1, 2), x.transpose(1, 2)).transpose(1, 2).add_(bias)
+    if 1 < n_out <= NARROW and not x.is_cuda:
+        across = weight.transpose(1, 2)
+        if n_out <= FEW:
+            across = across.contiguous()
+        return torch.bmm(across, x.transpose(1, 2)).transpose(1, 2).add_(bias)
+    if x.dtype != bias.dtype:
+        return product(x, weight).to(bias.dtype).add_(bias)
     return product(x, weight, bias)
 
 
@@ -114,32 +117,37 @@ class Perceptron(torch.autograd.Function):
     """Layers with an activation between them as one operation: ``(R, n, n_in)`` -> ``(R, n, n_out)``.
 
     Autograd's own way, layer by layer, gives the same up to rounding; this one works in place, and keeps what the
-    layers read and nothing else. It gives the gradients of weights and biases alone, and once: where the input needs
-    a gradient, layers go one by one.
+    layers read and put out and nothing else. It gives the gradients of weights and biases alone, and once: where the
+    input needs a gradient, layers go one by one.
     """
 
     @staticmethod
     def forward(ctx, activation, x: Tensor, *parameters: Tensor) -> Tensor:
-        inputs, weights, biases = [x], parameters[::2], parameters[1::2]
-        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            x = activation.forward_(linear(x, weight, bias))
-            inputs.append(x)
+        weights, biases, last = parameters[::2], parameters[1::2], len(parameters) // 2 - 1
+        outputs, factors = [], []
+        for number, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            factors += precision.rounded(x, weight)
+            x = linear(*factors[-2:], bias)
+            if number < last:
+                x = activation.forward_(x)
+                outputs.append(x)
         ctx.activation = activation
-        ctx.save_for_backward(*inputs, *weights)
-        return linear(x, weights[-1], biases[-1])
+        ctx.save_for_backward(*outputs, *factors)
+        return x
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple:
         kept = ctx.saved_tensors  # asked for once: checkpointing computes them anew
-        n_layers = len(kept) // 2
-        inputs, weights = kept[:n_layers], kept[n_layers:]
+        n_hidden = len(kept) // 3
+        outputs, inputs, weights = kept[:n_hidden], kept[n_hidden::2], kept[n_hidden + 1 :: 2]
         found: list[Tensor] = []
-        for number in reversed(range(n_layers)):
-            x = inputs[number]
-            found += [gradient.sum(1, keepdim=True), weight_gradient(x, gradient)]
+        for number in reversed(range(n_hidden + 1)):
+            own = gradient.to(weights[number].dtype)
+            found += [gradient.sum(1, keepdim=True), weight_gradient(inputs[number], own).to(gradient.dtype)]
             if number:
-                gradient = ctx.activation.backward_(input_gradient(gradient, weights[number]), x)
+                before = input_gradient(own, weights[number]).to(gradient.dtype)
+                gradient = ctx.activation.backward_(before, outputs[number - 1])
         return None, None, *reversed(found)
 
 

@@ -16,6 +16,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LEVELS = ("highest", "high", "medium")
 WIDE = 128  # rows and columns: with fewer, converting takes longer than bfloat16 saves
@@ -57,6 +61,8 @@ def in_training(device_type: str) -> Iterator[None]:
         _rounding = before
 
 
-def is_rounded(*sizes: int) -> bool:
-    """Whether a product of matrices with these numbers of rows and columns is."""
-    return _rounding and min(sizes) >= WIDE
+def rounded(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors of a layer's products, ``(R, n, n_in)`` and ``(R, n_in, n_out)``: as they are, or in bfloat16."""
+    if _rounding and min(*x.shape[1:], weight.shape[2]) >= WIDE:
+        return x.bfloat16(), weight.bfloat16()
+    return x, weight
