@@ -88,14 +88,14 @@ def product(x: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``x @ weight + bias`` in float32: with few columns a CPU is faster with rows and columns exchanged."""
+    if x.dtype != bias.dtype:
+        return product(x, weight).to(bias.dtype).add_(bias)
     n_out = weight.shape[2]
     if 1 < n_out <= NARROW and not x.is_cuda:
         across = weight.transpose(1, 2)
         if n_out <= FEW:
             across = across.contiguous()
         return torch.bmm(across, x.transpose(1, 2)).transpose(1, 2).add_(bias)
-    if x.dtype != bias.dtype:
-        return product(x, weight).to(bias.dtype).add_(bias)
     return product(x, weight, bias)
 
 
