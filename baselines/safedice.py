@@ -27,7 +27,7 @@ from baselines.settings import SafeDICEConfig
 from safemil.cloning import cloning_objective, make_policy
 from safemil.layers import StackedMLP
 from safemil.learned import Learned, SnapshotRecorder, score_rows, snapshot_steps
-from safemil.networks import Normalizer, StepScorer, replica
+from safemil.networks import Normalizer, StepScorer, replica, slopes
 from safemil.objectives import Batch, Info, Objective
 from safemil.replicas import IndexTable, Steps, Streams, make_generators, set_normalizers
 from safemil.splits import Split
@@ -76,6 +76,10 @@ class Value(nn.Module):
     def forward(self, observations: Tensor) -> Tensor:
         return self.mlp(self.normalizer(observations)).squeeze(-1)
 
+    def slopes(self, observations: Tensor) -> Tensor:
+        """Gradient of nu(s) with respect to s, ``(R, n, observation_dim)``."""
+        return slopes(self.mlp, self.normalizer(observations)) * self.normalizer.scale
+
 
 class SuccessorSampler:
     """Batches of steps of D_N, steps of D_U with their successors, and initial steps of D_U."""
@@ -107,18 +111,13 @@ class SuccessorSampler:
         return batch
 
 
-def gradient_penalty(network: StepScorer, batch: Batch) -> Tensor:
-    """E[(|grad x| - 1)^2] on interpolates of D_N with D_U and of D_U with D_U, ``(R,)``."""
-    inputs = {
-        name: torch.cat([network.normalizer(batch[f"{name}_observations"]), batch[f"{name}_actions"]], dim=-1)
-        for name in ("nonpreferred", "unlabeled")
-    }
-    others = (inputs["nonpreferred"], inputs["unlabeled"].roll(1, dims=1))
-    mixes = batch["mix"].unsqueeze(-1).unbind(1)
-    points = [mix * other + (1 - mix) * inputs["unlabeled"] for mix, other in zip(mixes, others, strict=True)]
-    x = torch.cat(points, dim=1).detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(network.mlp(x).sum(), x, create_graph=True)
-    return (gradient.norm(dim=-1) - 1).square().mean(1)
+def gradient_penalty(network: StepScorer, nonpreferred: Tensor, unlabeled: Tensor, mix: Tensor) -> Tensor:
+    """E[(|grad x| - 1)^2] on interpolates of D_N with D_U and of D_U with D_U, ``(R,)``; mix ``(R, 2, n)``."""
+    others = (nonpreferred, unlabeled.roll(1, dims=1))
+    points = [
+        own * other + (1 - own) * unlabeled for own, other in zip(mix.unsqueeze(-1).unbind(1), others, strict=True)
+    ]
+    return (slopes(network.mlp, torch.cat(points, dim=1)).norm(dim=-1) - 1).square().mean(1)
 
 
 def train_discriminator(network: StepScorer, sampler: SuccessorSampler, config: SafeDICEConfig, log: Log) -> None:
@@ -126,11 +125,14 @@ def train_discriminator(network: StepScorer, sampler: SuccessorSampler, config: 
     parameters = [p for p in network.parameters() if p is not network.mlp.layers[-1].bias]
 
     def loss(batch: Batch) -> tuple[Tensor, Info]:
-        logits = [
-            network(batch[f"{name}_observations"], batch[f"{name}_actions"]) for name in ("nonpreferred", "unlabeled")
+        sets = [
+            network.inputs(batch[f"{name}_observations"], batch[f"{name}_actions"])
+            for name in ("nonpreferred", "unlabeled")
         ]
-        penalty = gradient_penalty(network, batch)
-        return discriminator_loss(*logits) + config.gradient_penalty * penalty, {"gradient_penalty": penalty.detach()}
+        logits = network.read(network.mlp(torch.cat(sets, dim=1)))
+        penalty = gradient_penalty(network, *sets, batch["mix"])
+        info = {"gradient_penalty": penalty.detach()}
+        return discriminator_loss(*logits.chunk(2, dim=1)) + config.gradient_penalty * penalty, info
 
     settings = config.discriminator
     objective = Objective("discriminator", parameters, loss, settings.learning_rate, weight_decay=settings.weight_decay)
@@ -171,27 +173,33 @@ def fit(
         ratios = [log_density_ratio(torch.tensor(own), torch.tensor(a)) for own, a in zip(logits, alphas, strict=True)]
         scale = [torch.stack([f(r) for r in ratios]).unsqueeze(1).to(device) for f in (torch.mean, torch.std)]
 
-    def advantages(batch: Batch) -> Tensor:
+    sampler = SuccessorSampler(splits, steps, seeds, config.policy.batch_size)
+
+    def prepare(drawn: Batch) -> Batch:
+        batch = sampler.prepare(drawn)
         with torch.no_grad():
             ratio = log_density_ratio(network(batch["unlabeled_observations"], batch["unlabeled_actions"]), alpha)
-        ratio = (ratio - scale[0]) / scale[1]
-        return ratio + config.discount * value(batch["next_observations"]) - value(batch["unlabeled_observations"])
+        return {**batch, "ratio": (ratio - scale[0]) / scale[1]}
+
+    def values(batch: Batch, *names: str) -> tuple[Tensor, ...]:
+        """nu of several sets of states, in one pass."""
+        return value(torch.cat([batch[f"{name}_observations"] for name in names], dim=1)).chunk(len(names), dim=1)
 
     def nu_loss(batch: Batch) -> tuple[Tensor, Info]:
-        observations = batch["unlabeled_observations"].detach().clone().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(value(observations).sum(), observations, create_graph=True)
-        penalty = config.nu_penalty * gradient.square().sum(-1).mean(1)
-        return value_loss(value(batch["initial_observations"]), advantages(batch), config.discount) + penalty, {}
+        initial, following, own = values(batch, "initial", "next", "unlabeled")
+        advantages = batch["ratio"] + config.discount * following - own
+        penalty = config.nu_penalty * value.slopes(batch["unlabeled_observations"]).square().sum(-1).mean(1)
+        return value_loss(initial, advantages, config.discount) + penalty, {}
 
     def policy_loss(batch: Batch) -> tuple[Tensor, Info]:
         with torch.no_grad():
-            weights = policy_weights(advantages(batch))
+            following, own = values(batch, "next", "unlabeled")
+            weights = policy_weights(batch["ratio"] + config.discount * following - own)
         losses = policy.loss(batch["unlabeled_observations"], batch["unlabeled_actions"])
         info = {"weight_max": weights.amax(1), "weight_ess": weights.sum(1) ** 2 / weights.square().sum(1)}
         return (weights * losses).mean(1), info
 
     recorder = SnapshotRecorder(policy)
-    sampler = SuccessorSampler(splits, steps, seeds, config.policy.batch_size)
     train(
         "policy",
         [
@@ -199,7 +207,7 @@ def fit(
             cloning_objective(policy, config.policy, policy_loss),
         ],
         sampler.draw,
-        sampler.prepare,
+        prepare,
         steps=config.policy.steps,
         log=log,
         snapshot_steps=snapshot_steps(config.policy.steps, snapshots),

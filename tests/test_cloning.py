@@ -168,5 +168,25 @@ def test_stacked_linear_is_r_ordinary_layers():
         torch.testing.assert_close(network(x)[r], nn.functional.linear(hidden, last.weight[r].T, last.bias[r, 0]))
 
 
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_slopes_are_the_gradient_and_so_are_their_gradients(n_outputs):
+    """Against autograd: differentiated once, and twice."""
+    from safemil.layers import StackedMLP
+    from safemil.networks import slopes
+
+    network = StackedMLP(make_generators([0, 1], "test"), (3, 8, 8, n_outputs), initialization="he").double()
+    x = torch.randn(2, 20, 3, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(network(x).sum(), x, create_graph=True)
+    found = slopes(network, x.detach())
+    torch.testing.assert_close(found, expected)
+
+    def gradients(of):
+        return torch.autograd.grad((of.norm(dim=-1) - 1).square().sum(), network.parameters(), materialize_grads=True)
+
+    torch.testing.assert_close(gradients(found), gradients(expected))
+    with pytest.raises(ValueError, match="ReLU"):
+        slopes(StackedMLP(make_generators([0], "test"), (3, 8, 1), activation="elu"), x.detach())
+
+
 def test_action_margin_is_what_the_heads_clip_to():
     assert policies.squash_inverse(torch.tensor(1.0)).item() == pytest.approx(np.arctanh(1 - 1e-6), rel=1e-2)
