@@ -181,20 +181,21 @@ def fit(
             ratio = log_density_ratio(network(batch["unlabeled_observations"], batch["unlabeled_actions"]), alpha)
         return {**batch, "ratio": (ratio - scale[0]) / scale[1]}
 
-    def values(batch: Batch, *names: str) -> tuple[Tensor, ...]:
-        """nu of several sets of states, in one pass."""
-        return value(torch.cat([batch[f"{name}_observations"] for name in names], dim=1)).chunk(len(names), dim=1)
+    def advantages(batch: Batch, *others: str) -> tuple[Tensor, ...]:
+        """A, and nu of other sets of states: all values in one pass."""
+        names = ("next", "unlabeled", *others)
+        values = value(torch.cat([batch[f"{name}_observations"] for name in names], dim=1))
+        following, own, *rest = values.chunk(len(names), dim=1)
+        return batch["ratio"] + config.discount * following - own, *rest
 
     def nu_loss(batch: Batch) -> tuple[Tensor, Info]:
-        initial, following, own = values(batch, "initial", "next", "unlabeled")
-        advantages = batch["ratio"] + config.discount * following - own
+        found, initial = advantages(batch, "initial")
         penalty = config.nu_penalty * value.slopes(batch["unlabeled_observations"]).square().sum(-1).mean(1)
-        return value_loss(initial, advantages, config.discount) + penalty, {}
+        return value_loss(initial, found, config.discount) + penalty, {}
 
     def policy_loss(batch: Batch) -> tuple[Tensor, Info]:
         with torch.no_grad():
-            following, own = values(batch, "next", "unlabeled")
-            weights = policy_weights(batch["ratio"] + config.discount * following - own)
+            weights = policy_weights(*advantages(batch))
         losses = policy.loss(batch["unlabeled_observations"], batch["unlabeled_actions"])
         info = {"weight_max": weights.amax(1), "weight_ess": weights.sum(1) ** 2 / weights.square().sum(1)}
         return (weights * losses).mean(1), info

@@ -87,7 +87,7 @@ def product(x: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``x @ weight + bias`` in float32: with few columns a CPU is faster with rows and columns exchanged."""
+    """``x @ weight + bias``, as precise as the bias: with few columns a CPU is faster with the two axes exchanged."""
     if x.dtype != bias.dtype:
         return product(x, weight).to(bias.dtype).add_(bias)
     n_out = weight.shape[2]

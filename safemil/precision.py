@@ -8,7 +8,7 @@
 
 Parameters, activations, losses, gradients and optimizers stay float32 at every level. Outside training nothing is
 rounded but by torch itself, at the levels where it may; acting is float32. First and last layers are narrow: rounding
-them would gain nothing.
+them would gain nothing. Networks that are differentiated with respect to their inputs are not rounded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LEVELS = ("highest", "high", "medium")
 WIDE = 128  # rows and columns: with fewer, converting takes longer than bfloat16 saves
-_rounding = False  # one for all threads: on CUDA the backward pass runs in a thread of its own
+_rounding = False  # one for all threads: on CUDA, layers computed again backwards run in a thread of its own
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
