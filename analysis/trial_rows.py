@@ -9,12 +9,12 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from safemil.errors import UserError
+from safemil.whole_files import whole
 
 # Settings a run may vary, in the order in which they name a row; "horizon" is the segment length H.
 AXES = (
@@ -51,15 +51,13 @@ def write_trials_csv(folder: Path | str) -> Path:
         raise UserError(f"{folder / 'trials'}: no such folder, so {folder / 'trials.csv'} cannot be derived from it")
     rows, _ = read_rows(folder)
     further = sorted({column for row in rows for column in row} - set(TRIAL_COLUMNS))
-    temporary = folder / f".trials.csv.{os.getpid()}.tmp"
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [*TRIAL_COLUMNS, *further], restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(temporary, folder / "trials.csv")
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        whole(folder / "trials.csv") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, [*TRIAL_COLUMNS, *further], restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
     return folder / "trials.csv"
 
 

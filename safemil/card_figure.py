@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from safemil.card import Card
 from safemil.splits import MIX50_NONPREFERRED_COST
+from safemil.whole_files import whole
 
 COLORS = {"preferred": "#1b7f5c", "between": "#9a9a9a", "non-preferred": "#c0392b"}
 MARKERS = "o^sDv"  # one for each recipe
@@ -51,9 +51,8 @@ def draw(card: Card, path: Path) -> None:
         parts[name].sharex(plane) if axis == "x" else parts[name].sharey(plane)
         parts[name].tick_params(labelbottom=axis != "x", labelleft=axis != "y", labelsize=7)
     figure.suptitle(f"{card.name}: cost limit {card.task.cost_limit:g}; shaded: what the split keeps", fontsize=9)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.png")
-    figure.savefig(temporary, dpi=100)
-    os.replace(temporary, path)
+    with whole(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
 
 
 def _kept(card: Card, bands: dict[str, np.ndarray]) -> list[tuple[str, tuple[float, float, float], float]]:

@@ -9,7 +9,6 @@ what the split keeps of them.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from safemil.balance import better_half
 from safemil.card import Card, make_card
 from safemil.card_figure import draw
 from safemil.tasks import Task
+from safemil.whole_files import whole
 
 
 def markdown(card: Card, picture: str | None) -> str:
@@ -74,7 +74,6 @@ def write_card(path: Path, task: Task, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     draw(card, folder / f"{card.name}.png")
     page = folder / f"{card.name}.md"
-    temporary = page.with_name(f".{page.name}.{os.getpid()}.tmp")
-    temporary.write_text(markdown(card, f"{card.name}.png"))
-    os.replace(temporary, page)
+    with whole(page) as temporary:
+        temporary.write_text(markdown(card, f"{card.name}.png"))
     return page

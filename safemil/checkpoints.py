@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import nn
 
 from safemil.errors import UserError
 from safemil.replicas import make_generators
+from safemil.whole_files import whole
 
 STEM = "policy"
 TRUSTED_PACKAGES = ("safemil", "baselines")  # a checkpoint names its classes; no others are imported for it
@@ -35,7 +35,6 @@ def save(
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     modules = {"policy": policy} if scorer is None else {"policy": policy, "scorer": scorer}
     described = {name: {"class": class_path(module), "shape": module.shape} for name, module in modules.items()}
     tensors = {
@@ -44,10 +43,9 @@ def save(
         for key, value in module.state_dict().items()
     }
     path = folder / f"{stem}.safetensors"
-    (folder / f"{stem}.json.tmp").write_text(json.dumps({"scorer": None, **described, **metadata}, indent=2) + "\n")
-    save_file(tensors, folder / f"{stem}.safetensors.tmp")
-    os.replace(folder / f"{stem}.json.tmp", folder / f"{stem}.json")
-    os.replace(folder / f"{stem}.safetensors.tmp", path)
+    with whole(path) as half, whole(folder / f"{stem}.json") as half_described:
+        save_file(tensors, half)
+        half_described.write_text(json.dumps({"scorer": None, **described, **metadata}, indent=2) + "\n")
     return path
 
 

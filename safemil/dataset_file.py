@@ -15,7 +15,6 @@ terminals or timeouts is 1. Three things are mended rather than refused, each wi
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ import numpy as np
 
 from safemil.tasks import Task
 from safemil.trajectories import DatasetError, Outcomes, Trajectories, first_bad_row
+from safemil.whole_files import whole
 
 logger = logging.getLogger(__name__)
 
@@ -92,19 +92,14 @@ def save(
     import h5py
 
     path, arrays = Path(path), _arrays(trajectories, outcomes, next_observations)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(temporary, "w") as file:
+        with whole(path) as temporary, h5py.File(temporary, "w") as file:
             for key in KEYS:
                 if key in arrays:
                     file.create_dataset(key, data=arrays[key])
             file.attrs.update(attributes)
-        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
         raise DatasetError(f"{path}: cannot be written ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _arrays(

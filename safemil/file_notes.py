@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
+
+from safemil.whole_files import whole
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +47,11 @@ def read_note(path: Path) -> dict[str, Any]:
 
 def write_note(path: Path, note: dict[str, Any]) -> None:
     """Note something beside a file; lost when the file changes."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(note | _file_key(path)) + "\n")
-        os.replace(temporary, _note_path(path))
+        with whole(_note_path(path)) as temporary:
+            temporary.write_text(json.dumps(note | _file_key(path)) + "\n")
     except OSError as error:  # a shared folder that may only be read: computed again next time
         logger.debug("%s: no note written (%s)", path, error)
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def origin_of(path: Path, attributes: dict[str, Any]) -> str:

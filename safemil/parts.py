@@ -7,7 +7,6 @@ number) alone, so neither the number of workers nor their order matters, and a c
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from safemil.recipes.table import find_recipe
 from safemil.recording import Recording, assemble, disassemble
 from safemil.tasks import Task
 from safemil.trajectories import Outcomes, Trajectories
+from safemil.whole_files import whole
 from safemil.worker_pool import Chunk, WorkerDied, run_chunks
 
 UNITS_PER_CHUNK = 4  # few enough that workers end together, and that the progress bar moves
@@ -35,12 +35,9 @@ class Parts:
         trajectories, outcomes, next_observations = assemble(recordings)
         arrays = {name: getattr(trajectories, name) for name in ("observations", "actions", "offsets")}
         arrays |= {name: getattr(outcomes, name) for name in ("rewards", "costs", "terminals")}
-        temporary = self.folder / f".{unit}.{os.getpid()}.tmp"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with whole(self._path(unit)) as temporary, temporary.open("wb") as file:
                 np.savez(file, **arrays, next_observations=next_observations)
-            os.replace(temporary, self._path(unit))
         except OSError as error:
             raise UserError(f"{self.folder}: cannot be written ({error})") from error
 

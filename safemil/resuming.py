@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -24,6 +23,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from safemil.whole_files import discard, whole
 
 logger = logging.getLogger(__name__)
 
@@ -65,14 +66,9 @@ class Keeper:
 
     def write(self) -> None:
         """Whole or not at all."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
         state = {"identity": self.identity, "seconds": self.seconds}
-        try:
+        with whole(self.path) as temporary:
             torch.save({**state, "stages": self.stages, "records": list(self.records)}, temporary)
-            os.replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
         self.wrote = time.monotonic()
 
     def due(self) -> bool:
@@ -80,8 +76,8 @@ class Keeper:
         return time.monotonic() - self.wrote >= self.interval
 
     def forget(self) -> None:
-        """Delete the file."""
-        self.path.unlink(missing_ok=True)
+        """Delete the file, and what a killed process left half-written of it."""
+        discard(self.path)
 
 
 _current: ContextVar[Keeper | None] = ContextVar("keeper", default=None)

@@ -97,3 +97,12 @@ def test_written_only_when_it_is_time_and_whole_or_not_at_all(tmp_path, monkeypa
     with pytest.raises(OSError, match="No space left"):
         fit_with(keep(path, Records()), Records(), "bc-all")
     assert not list(tmp_path.iterdir())
+
+
+def test_forgetting_takes_what_a_killed_process_of_another_machine_left_half_written(tmp_path):
+    keeper, left = keep(tmp_path / "state.pt", Records()), tmp_path / ".state.pt~another-node~7.tmp"
+    left.write_bytes(b"half")
+    keeper.write()
+    assert left.exists()  # it may be alive, for all that is known here
+    keeper.forget()
+    assert not list(tmp_path.iterdir())

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from safemil.whole_files import whole
+
 
 def write_json(path: Path, values: Any) -> None:
     """Write whole or not at all; NaN becomes null."""
@@ -28,16 +30,10 @@ def without_nan(values: Any) -> Any:
 
 def write_atomically(path: Path, text: str) -> None:
     """Through a temporary name in the same folder; on the disk, not in its cache, when this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as temporary, temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_json(path: Path) -> dict[str, Any]:

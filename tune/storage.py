@@ -9,12 +9,12 @@ then do the same trial, to the same result.
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from safemil.errors import UserError
+from safemil.whole_files import whole
 
 
 def is_uri(storage: str) -> bool:
@@ -85,7 +85,5 @@ def _get(filesystem, root: str, folder: Path) -> None:
         return
     for path in sorted(filesystem.find(root), key=lambda path: path.endswith("/done")):
         target = folder / path[len(root) :].lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-        filesystem.get_file(path, str(temporary))
-        os.replace(temporary, target)
+        with whole(target) as temporary:
+            filesystem.get_file(path, str(temporary))

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +25,7 @@ import numpy as np
 from safemil.errors import UserError, entry_point
 from safemil.recipes.velocity import gait_path
 from safemil.tasks import Task, find_task
+from safemil.whole_files import whole
 
 logger = logging.getLogger(__name__)
 
@@ -161,10 +161,8 @@ def save(path: Path, task: Task, settings: Search, gait: Gait) -> None:
         "gains": gait.gains.round(6).tolist(),
         "offsets": gait.offsets.round(6).tolist(),
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(json.dumps(found, indent=1) + "\n")
-    os.replace(temporary, path)
+    with whole(path) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n")
 
 
 @entry_point
