@@ -15,11 +15,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 LEVELS = ("highest", "high", "medium")
 WIDE = 128  # rows and columns: with fewer, converting takes longer than bfloat16 saves
@@ -47,6 +51,19 @@ def has_bfloat16(device_type: str) -> bool:
     return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
+def in_effect(level: str, device_type: str) -> str:
+    """The level that a training has on a device, which is what its record states; says so where it is not ``level``."""
+    if level != "medium" or has_bfloat16(device_type):
+        return level
+    _say_not_rounded(device_type)
+    return "high"
+
+
+@functools.cache  # once a process
+def _say_not_rounded(device_type: str) -> None:
+    logger.warning("precision medium: this %s does not multiply bfloat16; training as at precision high", device_type)
+
+
 @contextlib.contextmanager
 def in_training(device_type: str) -> Iterator[None]:
     """Inside it products are rounded, if level ``medium`` is set and the device can."""
@@ -54,7 +71,7 @@ def in_training(device_type: str) -> Iterator[None]:
 
     global _rounding
     before = _rounding
-    _rounding = torch.get_float32_matmul_precision() == "medium" and has_bfloat16(device_type)
+    _rounding = in_effect(torch.get_float32_matmul_precision(), device_type) == "medium"
     try:
         yield
     finally:

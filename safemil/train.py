@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = options.out / f"seed-{seed}"
         found = diagnostics.label_free(own, split)
         metadata = {"method": "safemil", "seed": seed, "config": to_dict(config), "diagnostics": found}
-        metadata |= {"device": device, "precision": options.precision}
+        metadata |= {"device": device, "precision": precision.in_effect(options.precision, torch.device(device).type)}
         path = checkpoints.save(
             folder, own.policy, scorer=own.scorer, **json.loads(json.dumps(metadata, default=float))
         )

@@ -55,6 +55,18 @@ def test_nothing_is_rounded_unasked_or_where_the_device_cannot(level, able, monk
         assert error_of(torch.randn(1, 200, 128), torch.randn(1, 128, 256)) < 1e-5
 
 
+def test_a_device_that_cannot_is_told_once_and_recorded_as_what_it_did(monkeypatch, caplog):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device_type: device_type == "cuda")
+    precision._say_not_rounded.cache_clear()
+    assert precision.in_effect("highest", "cpu") == "highest" and precision.in_effect("medium", "cuda") == "medium"
+    assert not caplog.text
+    torch.set_float32_matmul_precision("medium")
+    with precision.in_training("cpu"), precision.in_training("cpu"):
+        pass
+    assert precision.in_effect("medium", "cpu") == "high"
+    assert caplog.text.count("does not multiply bfloat16") == 1
+
+
 @pytest.mark.parametrize("n_out", [1, 2, 6, 8, 12, 24, 40])
 @pytest.mark.parametrize("n_replicas", [1, 3])
 def test_a_layer_of_any_width_is_a_product_and_a_bias(n_replicas, n_out):

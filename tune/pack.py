@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from safemil import precision
 from safemil.config import fingerprint
 from safemil.errors import UserError
 from safemil.tasks import find_task
@@ -156,7 +157,7 @@ def train_pack(pack: Sequence[Trial], work: Work, progress: Progress) -> None:
         record = {
             "split_record": labels[index].record,
             "device": work.device,
-            "precision": work.precision,
+            "precision": precision.in_effect(work.precision, work.device),
             "packed_seeds": [t.seed for t in pack],
         }
         write_json(
