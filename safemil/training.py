@@ -57,6 +57,10 @@ def train(
 ) -> None:
     """Run ``steps`` steps; inside ``safemil.resuming.resuming`` go on from where an interrupted training stood.
 
+    Updates are captured and repeated (safemil/capture.py). So ``prepare`` and the losses must come to the same
+    operations each time, and what changes between updates must be in the batch or in tensors that are written in place:
+    a number that Python counts would stay what it was.
+
     Args:
         stage: name under which metrics are reported.
         objectives: take their steps in this order on each batch.
@@ -80,7 +84,7 @@ def train(
             objectives[number].step(batch)
 
     device = objectives[0].values.device
-    updates = CapturedUpdates(update) if device.type == "cuda" else EagerUpdates(update)
+    updates = CapturedUpdates(update, device)
     with precision.in_training(device.type):
         for _ in range(0, first, BLOCK):
             block = draw(BLOCK)
@@ -103,22 +107,6 @@ def train(
                 state.snapshot(done)
             if reported:
                 state.keep(done, steps)
-
-
-class EagerUpdates:
-    """Runs the updates of a block one after the other; ``safemil.capture.CapturedUpdates`` is its double on CUDA."""
-
-    def __init__(self, update: Callable[[Batch, Sequence[int]], None]) -> None:
-        self.update = update
-
-    def load(self, block: Batch, first: int) -> None:
-        """Take a block, of which update ``first`` is the next."""
-        self.block, self.next = block, first
-
-    def run(self, active: tuple[int, ...]) -> None:
-        """The next update, with those objectives that take part in it."""
-        self.update({name: values[self.next] for name, values in self.block.items()}, active)
-        self.next += 1
 
 
 def learning_rates(objectives: Sequence[Objective], step: int, steps: int, device: torch.device) -> Tensor:

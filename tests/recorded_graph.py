@@ -15,11 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-INDEXING = {torch.ops.aten.index, torch.ops.aten.index_put_}  # of a fixed shape unless by a mask
-ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # its only draws would be dropout
-FORBIDDEN = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.nondeterministic_seeded)
+from safemil.tape import can_be_repeated, tensors
 
 
 class RecordedGraph(TorchDispatchMode):
@@ -33,7 +30,7 @@ class RecordedGraph(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation, types, arguments=(), options=None):
         options = options or {}
-        if not can_be_captured(operation, arguments):
+        if not can_be_repeated(operation, arguments):
             raise RuntimeError(
                 f"{operation} cannot be captured: it reads data back, or draws, or its shape depends on data"
             )
@@ -60,18 +57,6 @@ class RecordedGraph(TorchDispatchMode):
         self.replays += 1
 
 
-def tensors(nested: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(nested) if isinstance(leaf, Tensor)]
-
-
-def can_be_captured(operation, arguments) -> bool:
-    if operation is torch.ops.aten.lift_fresh.default:
-        return False
-    if operation.overloadpacket in INDEXING:
-        return not any(own.dtype in (torch.bool, torch.uint8) for own in tensors(arguments[1]))
-    return operation.overloadpacket is ATTENTION or not any(tag in operation.tags for tag in FORBIDDEN)
-
-
 def written(operation, arguments, options) -> list[Tensor]:
     """The tensors that an operation writes to."""
     found = []
@@ -89,7 +74,7 @@ class Stream:
 @contextlib.contextmanager
 def captured_training() -> Iterator[list[RecordedGraph]]:
     """In here training loops run as on CUDA; yields the graphs they made."""
-    from safemil.capture import CapturedUpdates
+    from safemil.capture import CudaUpdate
 
     graphs: list[RecordedGraph] = []
 
@@ -98,7 +83,7 @@ def captured_training() -> Iterator[list[RecordedGraph]]:
         return graphs[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("safemil.training.EagerUpdates", CapturedUpdates)
+        patch.setattr("safemil.capture.TapedUpdate", CudaUpdate)
         patch.setattr(torch.cuda, "Stream", Stream)
         patch.setattr(torch.cuda, "current_stream", Stream)
         patch.setattr(torch.cuda, "stream", contextlib.nullcontext)

@@ -1,10 +1,13 @@
-"""Captured updates, as CUDA replays them, on a double of CUDA's graphs: the same policies as without."""
+"""Updates from a tape, and as CUDA replays them, on a double of CUDA's graphs: the same policies as without."""
+
+import contextlib
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
-from safemil import precision
+from safemil import precision, tape
 from tests import test_resuming
 from tests.recorded_graph import RecordedGraph, captured_training
 from tests.test_methods import actions_of
@@ -23,15 +26,35 @@ METHODS_OF_OUR_LOOP = [(name, {}) for name, method in METHODS.items() if ".osrl_
 
 
 def assert_same_result(name, settings):
-    """Policies and logged metrics."""
-    eager_records, captured_records = test_resuming.Records(), test_resuming.Records()
-    eager, pairs = test_resuming.fit_with(None, eager_records, name, **settings)
+    """Policies and logged metrics: of updates run one after the other, repeated from a tape, and replayed."""
+    plain_records, taped_records, captured_records = (test_resuming.Records() for _ in range(3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("safemil.capture.TapedUpdate", lambda update: update)
+        plain, pairs = test_resuming.fit_with(None, plain_records, name, **settings)
+    with taped_updates() as started:
+        taped, _ = test_resuming.fit_with(None, taped_records, name, **settings)
+    assert started and all(update.repeats for update in started)
     with captured_training() as graphs:
         captured, _ = test_resuming.fit_with(None, captured_records, name, **settings)
     assert sum(graph.replays for graph in graphs) > 100
-    np.testing.assert_equal(list(captured_records), list(eager_records))
-    for one, other in zip(eager, captured, strict=True):
-        np.testing.assert_array_equal(actions_of(one, pairs), actions_of(other, pairs))
+    for records, learned in ((taped_records, taped), (captured_records, captured)):
+        np.testing.assert_equal(list(records), list(plain_records))
+        for one, other in zip(plain, learned, strict=True):
+            np.testing.assert_array_equal(actions_of(one, pairs), actions_of(other, pairs))
+
+
+@contextlib.contextmanager
+def taped_updates() -> Iterator[list[tape.TapedUpdate]]:
+    """All that training loops begin in here."""
+    started: list[tape.TapedUpdate] = []
+
+    def begin(update) -> tape.TapedUpdate:
+        started.append(tape.TapedUpdate(update))
+        return started[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("safemil.capture.TapedUpdate", begin)
+        yield started
 
 
 @pytest.mark.parametrize(("name", "settings"), METHODS_OF_OUR_LOOP + VARIANTS)
