@@ -52,6 +52,11 @@ class Tape(TorchDispatchMode):
         self.nodes = WeakTensorKeyDictionary()  # of tensors that are still in use
         self.complete = True
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch's way to say that no compiler sees this: else it is imported here, which takes a second."""
+        return False
+
     def __torch_dispatch__(self, operation, types, arguments=(), options=None):
         options = options or {}
         result = operation(*arguments, **options)

@@ -1,5 +1,9 @@
 """Repeated from a tape: the same numbers as the original gives, and the original where a tape will not do."""
 
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import pytest
 import torch
@@ -141,3 +145,17 @@ def test_an_error_on_tape_is_the_original_s():
     for _ in range(CALLS):
         taped()
     assert taped.repeats
+
+
+def test_no_compiler_is_imported():
+    """Which would take a second of every process."""
+    code = """
+        import sys, torch
+        from safemil.tape import TapedUpdate
+        x = torch.zeros(3)
+        taped = TapedUpdate(lambda: x.add_(1))
+        for _ in range(4):
+            taped()
+        assert taped.repeats and x.tolist() == [4, 4, 4] and "torch._dynamo" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
