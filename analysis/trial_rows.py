@@ -51,10 +51,7 @@ def write_trials_csv(folder: Path | str) -> Path:
         raise UserError(f"{folder / 'trials'}: no such folder, so {folder / 'trials.csv'} cannot be derived from it")
     rows, _ = read_rows(folder)
     further = sorted({column for row in rows for column in row} - set(TRIAL_COLUMNS))
-    with (
-        whole(folder / "trials.csv") as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
+    with whole(folder / "trials.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*TRIAL_COLUMNS, *further], restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

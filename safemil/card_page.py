@@ -71,7 +71,6 @@ def _row(name: str, costs: np.ndarray, returns: np.ndarray, lengths: np.ndarray)
 def write_card(path: Path, task: Task, folder: Path) -> Path:
     """Write ``<name>.md`` and ``<name>.png`` into ``folder``; gives the path of the page."""
     card = make_card(path, task)
-    folder.mkdir(parents=True, exist_ok=True)
     draw(card, folder / f"{card.name}.png")
     page = folder / f"{card.name}.md"
     with whole(page) as temporary:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
 INDEXING = {torch.ops.aten.index, torch.ops.aten.index_put_}  # of a fixed shape unless by a mask
@@ -69,23 +69,23 @@ class Tape(TorchDispatchMode):
         self.nodes[constant] = self.graph.placeholder(f"constant_{len(self.constants)}")
         self.constants.append(constant.detach())
 
+    def node(self, tensor: Tensor) -> fx.Node:
+        if tensor not in self.nodes:
+            self.keep(tensor)
+        return self.nodes[tensor]
+
     def take_down(self, operation, arguments: tuple, options: dict, result: Any) -> None:
-        for own in tensors((arguments, options)):
-            if own not in self.nodes:
-                self.keep(own)
+        read = [self.node(own) for own in tensors((arguments, options))]
         if operation is torch.ops.aten.detach.default:
-            self.nodes[result] = self.nodes[arguments[0]]
-            return
-        inputs = [self.nodes[own] for own in tensors((arguments, options))]
-        if is_view(operation) and all(node.op == "placeholder" for node in inputs):
+            self.nodes[result] = read[0]
+        elif is_view(operation) and all(node.op == "placeholder" for node in read):
             for own in tensors(result):
                 self.keep(own)
-            return
-        node_of = lambda leaf: self.nodes[leaf] if isinstance(leaf, Tensor) else leaf  # noqa: E731
-        node = self.graph.call_function(operation, *tree_map(node_of, (arguments, options)))
-        for number, own in enumerate(tensors(result)):
-            part = node if isinstance(result, Tensor) else self.graph.call_function(operator.getitem, (node, number))
-            self.nodes[own] = part
+        else:
+            made = self.graph.call_function(operation, *tree_map_only(Tensor, self.node, (arguments, options)))
+            for number, own in enumerate(tensors(result)):
+                single = isinstance(result, Tensor)
+                self.nodes[own] = made if single else self.graph.call_function(operator.getitem, (made, number))
 
     def says_the_same_as(self, other: Tape) -> bool:
         """Operations, constants and the numbers between them."""

@@ -107,6 +107,7 @@ def train(
                 state.snapshot(done)
             if reported:
                 state.keep(done, steps)
+    updates.captured.clear()  # they refer to it, and it to them: their memory would wait for Python to find the circle
 
 
 def learning_rates(objectives: Sequence[Objective], step: int, steps: int, device: torch.device) -> Tensor:

@@ -1,6 +1,8 @@
 """The training loop and its parts: replicas' streams, clipping, schedules, snapshots, checkpoints on disk."""
 
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -187,3 +189,20 @@ def test_importing_the_package_loads_no_heavy_library():
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+def test_what_a_training_held_is_freed_when_it_ends():
+    """By itself, not when Python next looks for circles of references: it may be gigabytes."""
+
+    def run() -> weakref.ref:
+        weight = torch.nn.Parameter(torch.ones(1, 3))
+        objective = Objective("policy", [weight], lambda batch: ((weight * batch["x"]).square().sum(1), {}), 0.1)
+        train("policy", [objective], lambda n: {"x": torch.ones(n, 1, 3)}, lambda drawn: drawn, steps=10)
+        return weakref.ref(objective)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert run()() is None
+    finally:
+        gc.enable()
