@@ -1,16 +1,21 @@
 """The rival: SafeMIL's joint cost-and-policy update as one compiled JAX loop, data on the device. A yardstick only.
 
+    python benchmarks/jax_yardstick.py --replicas 1 5          # prints updates/s of each as JSON
+
 Same networks, batch, losses and optimizer (AdamW, clipped by the global norm) as safemil.method in mode=joint with a
 deterministic head; thousands of updates run inside one ``fori_loop``, so that no Python is left in the loop.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import time
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from safemil.trajectories import Trajectories
 
@@ -129,3 +134,27 @@ def joint_rate(
         state = joint_updates(state, arrays, steps, n_replicas, bag_size, length, int(data.lengths[0]), sets)
         jax.block_until_ready(state)
     return steps / (time.perf_counter() - started)
+
+
+def main() -> None:
+    """Joint updates per second of packs of several sizes, on random steps."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--replicas", nargs="+", type=int, default=[1, 5], metavar="R")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--precision", default="highest", choices=["highest", "medium"], help="medium: bfloat16")
+    options = parser.parse_args()
+    jax.config.update("jax_platforms", options.device)
+    jax.config.update("jax_default_matmul_precision", {"highest": "float32", "medium": "bfloat16"}[options.precision])
+    rng, lengths = np.random.default_rng(0), np.arange(251) * 1000
+    observations, actions = rng.normal(size=(250_000, 17)), rng.uniform(-1, 1, (250_000, 6))
+    data = Trajectories(observations.astype(np.float32), actions.astype(np.float32), lengths)
+    rates = {}
+    for n_replicas in options.replicas:
+        steps = max(20, options.steps // n_replicas)
+        rates[n_replicas] = joint_rate(data, ((0, 40), (50, 160)), 256, n_replicas=n_replicas, steps=steps)
+    print(json.dumps(rates))
+
+
+if __name__ == "__main__":
+    main()

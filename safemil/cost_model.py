@@ -30,7 +30,8 @@ from safemil.settings import CostModelConfig
 from safemil.splits import Split
 from safemil.trajectories import Trajectories
 
-ROWS_KEPT = 2**18  # steps of all replicas whose hidden layers are kept for the backward pass: about 1.3 GB at 256-256
+# Steps of all replicas whose hidden layers are kept for the backward pass: about 1.3 GB at 256-256, on a GPU 10 GB.
+ROWS_KEPT = {"cpu": 2**18, "cuda": 2**21}
 
 
 def mil_loss(score_nonpreferred: Tensor, score_unlabeled: Tensor, scale: float = 1.0) -> Tensor:
@@ -124,7 +125,7 @@ class CostModel:
         Long trajectories in large bags come in parts, whose layers are computed again in the backward pass rather than
         kept: the memory then does not grow with K times H.
         """
-        size = max(1, ROWS_KEPT // len(observations))
+        size = max(1, ROWS_KEPT[observations.device.type] // len(observations))
         if observations.shape[1] <= size:
             return self.network.scores(observations, actions)
         parts = zip(observations.split(size, dim=1), actions.split(size, dim=1), strict=True)

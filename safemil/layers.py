@@ -36,12 +36,14 @@ class Relu:
 
 
 class Elu:
-    """x where positive, else e^x - 1, by a power of two: a CPU's exponential takes two and a half times as long."""
+    """x where positive, else e^x - 1; on CPUs by a power of two: e^x itself takes two and a half times as long."""
 
     plain = staticmethod(nn.functional.elu)
 
     @staticmethod
     def forward_(x: Tensor) -> Tensor:
+        if x.is_cuda:
+            return nn.functional.elu(x, inplace=True)
         return torch.maximum(x, x.clamp(max=0).mul_(math.log2(math.e)).exp2_().sub_(1), out=x)
 
     @staticmethod

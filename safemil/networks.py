@@ -123,12 +123,13 @@ def slopes(network: StackedMLP, x: Tensor) -> Tensor:
 
 def replica(module: nn.Module, index: int) -> nn.Module:
     """Replica ``index`` of a stacked network as a network of one replica, on the CPU, for evaluation."""
-    single = copy.deepcopy(module).cpu()
-    for part in single.modules():
-        for name, parameter in part._parameters.items():
-            part._parameters[name] = nn.Parameter(parameter.detach()[index : index + 1].clone(), requires_grad=False)
-        for name, buffer in part._buffers.items():
-            part._buffers[name] = buffer[index : index + 1].clone()
+    single = copy.copy(module)  # of its parts only the replica's own are copied: with many replicas all would be much
+    single._parameters = {
+        name: nn.Parameter(own.detach()[index : index + 1].cpu().clone(), requires_grad=False)
+        for name, own in module._parameters.items()
+    }
+    single._buffers = {name: own[index : index + 1].cpu().clone() for name, own in module._buffers.items()}
+    single._modules = {name: replica(part, index) for name, part in module._modules.items()}
     return single.eval()
 
 

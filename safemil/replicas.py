@@ -1,12 +1,13 @@
 """Random streams and device-resident data for R replicas trained as one.
 
-Each replica has its own generator for each purpose, seeded from (its seed, the purpose) alone, and draws its random
-numbers in blocks of ``BLOCK`` steps: neither the companions in a pack nor the number of steps asked for changes what a
-replica draws. Numbers are drawn on the CPU so that a seed means the same on every device.
+A replica's random numbers are a function of (its seed, their purpose, their position in the stream) alone: neither the
+companions in a pack, nor the number of steps asked for, nor the device changes what a replica draws. They are drawn on
+the device itself, in blocks of ``BLOCK`` steps.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 
@@ -20,29 +21,56 @@ from safemil.splits import Split
 BLOCK = 64  # steps whose random numbers are drawn at once: amortizes the call, bounds the memory
 
 
-def make_generators(seeds: Sequence[int], purpose: str) -> list[torch.Generator]:
-    """One CPU generator per replica, a function of (seed, purpose) alone."""
+def seed_words(seeds: Sequence[int], purpose: str) -> list[int]:
+    """One number below 2^64 per replica, a function of (seed, purpose) alone."""
     salt = zlib.crc32(purpose.encode())
-    words = [np.random.SeedSequence([seed, salt]).generate_state(1, np.uint64)[0] for seed in seeds]
-    return [torch.Generator().manual_seed(int(word) % 2**63) for word in words]
+    return [int(np.random.SeedSequence([seed, salt]).generate_state(1, np.uint64)[0]) for seed in seeds]
+
+
+def make_generators(seeds: Sequence[int], purpose: str) -> list[torch.Generator]:
+    """One CPU generator per replica, for what is drawn once: initial weights."""
+    return [torch.Generator().manual_seed(word % 2**63) for word in seed_words(seeds, purpose)]
 
 
 class Streams:
-    """Uniform and normal random numbers of R replicas, one generator each."""
+    """Uniform random numbers of R replicas, by SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), 2^53 different ones.
+
+    Number i of a stream is a mixture of its key and i, so that a device computes a block of them at once.
+    """
+
+    GAMMA, FACTORS = 0x9E3779B97F4A7C15, ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
     def __init__(self, seeds: Sequence[int], purpose: str, device: torch.device | str) -> None:
-        self.generators = make_generators(seeds, purpose)
-        self.device = device
+        self.keys = torch.tensor([signed(word) for word in seed_words(seeds, purpose)], device=device)
+        self.position = 1  # of the next number
 
     def uniform(self, *shape: int) -> Tensor:
-        """U[0, 1) of shape ``(shape[0], R, *shape[1:])``, in float64: fine enough to pick one of millions of rows."""
-        drawn = [torch.rand(shape, generator=generator, dtype=torch.float64) for generator in self.generators]
-        return torch.stack(drawn, dim=1).to(self.device)
+        """The next U[0, 1), shape ``(shape[0], R, *shape[1:])``, in float64: fine enough to pick one of millions."""
+        count = math.prod(shape)
+        numbers = torch.arange(self.position, self.position + count, device=self.keys.device)
+        self.position += count
+        mixed = numbers.view(shape[0], 1, -1) * signed(self.GAMMA) + self.keys.view(-1, 1)
+        for shift, factor in self.FACTORS:
+            mixed.bitwise_xor_(shifted_right(mixed, shift)).mul_(signed(factor))
+        mixed.bitwise_xor_(shifted_right(mixed, 31))
+        return shifted_right(mixed, 11).double().mul_(2.0**-53).view(shape[0], -1, *shape[1:])
 
-    def normal(self, *shape: int) -> Tensor:
-        """N(0, 1) of shape ``(shape[0], R, *shape[1:])``, float32."""
-        drawn = [torch.randn(shape, generator=generator) for generator in self.generators]
-        return torch.stack(drawn, dim=1).to(self.device)
+
+def signed(word: int) -> int:
+    """The number below 2^63 with the same 64 bits."""
+    return word - 2**64 if word >= 2**63 else word
+
+
+def shifted_right(words: Tensor, bits: int) -> Tensor:
+    """Words of 64 bits without their lowest ones, zeros coming in from above."""
+    return (words >> bits).bitwise_and_((1 << (64 - bits)) - 1)
+
+
+def sent(values: Tensor, device: torch.device | str) -> Tensor:
+    """From the CPU to the device; a GPU goes on with what it has to do meanwhile."""
+    if torch.device(device).type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 class IndexTable:

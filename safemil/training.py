@@ -17,7 +17,7 @@ from safemil import precision
 from safemil.capture import CapturedUpdates
 from safemil.memory import keep_freed_memory
 from safemil.objectives import Batch, Objective, schedule_factor
-from safemil.replicas import BLOCK
+from safemil.replicas import BLOCK, sent
 from safemil.resuming import Stage
 
 Log = Callable[[str, int, dict[str, np.ndarray]], None]  # stage, step, metric -> (R,)
@@ -114,7 +114,7 @@ def learning_rates(objectives: Sequence[Objective], step: int, steps: int, devic
     """Of each update of the block that ``step`` lies in, ``(BLOCK, n_objectives)``."""
     block = range(step // BLOCK * BLOCK, (step // BLOCK + 1) * BLOCK)
     rates = [[o.learning_rate * schedule_factor(o.schedule, min(n, steps), steps) for o in objectives] for n in block]
-    return torch.tensor(rates, device=device)
+    return sent(torch.tensor(rates), device)
 
 
 def check_finite(stage: str, step: int, metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import torch
 from safemil import checkpoints, diagnostics
 from safemil.config import dotted_fields, override
 from safemil.splits import HiddenLabels
-from safemil.training import TrainingError
+from safemil.training import TrainingError, no_log
 from safemil.trajectories import Outcomes
 from tests.conftest import SAFE_ACTION, UNSAFE_ACTION, toy_splits
 from tune.grids import GRIDS, PRESETS
@@ -49,12 +49,13 @@ def small_config(method: Method, **settings):
     return override(method.config(), {name: value for name, value in small.items() if name in known})
 
 
-def fit(name: str, seeds=(0,), split_seeds=None, **settings):
+def fit(name: str, seeds=(0,), split_seeds=None, *, device="cpu", log=no_log, **settings):
     method = METHODS[name]
     pairs = toy_splits(split_seeds or seeds)
     oracle = {"labels": [labels for _, labels in pairs]} if method.oracle else {}
     config = small_config(method, **settings)
-    learned = method.load()([split for split, _ in pairs], config, seeds=seeds, snapshots=2, **oracle)
+    options = {"seeds": seeds, "device": device, "log": log, "snapshots": 2, **oracle}
+    learned = method.load()([split for split, _ in pairs], config, **options)
     return learned, pairs
 
 
@@ -102,7 +103,8 @@ def test_save_and_load_agree(name, tmp_path):
     path = checkpoints.save(tmp_path, learned.policy, scorer=learned.scorer, task="Toy")
     assert not list(tmp_path.glob("*.tmp"))
     np.testing.assert_array_equal(
-        checkpoints.load_policy(path).act(pairs[0][0].trajectories.observations[:50]), actions_of(learned, pairs)[:50]
+        checkpoints.load_policy(path).act(pairs[0][0].trajectories.observations[:50]),
+        actions_of(learned, pairs, slice(0, 50)),
     )
     data = pairs[0][0].trajectories
     scorer = checkpoints.load_scorer(tmp_path)
