@@ -42,8 +42,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--wheels", type=Path, metavar="FOLDER", help="wheels to take what is not installed from")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="default: all")
+    parser.add_argument("--methods", nargs="+", default=(), metavar="M", help="of `same` (default: all)")
     parser.add_argument("--updates", type=int, default=10_000, metavar="N", help="of the pack (default 10,000)")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="settings", help="of the pack")
+    parser.add_argument(
+        "--precision", default="high", choices=["highest", "high", "medium"], help="of `grid` (default high)"
+    )
     parser.add_argument("--out", type=Path, default=Path("gpu-benchmark"), metavar="FOLDER")
     parser.add_argument("--quick", action="store_true", help="few replicas, few updates: does it run?")
     return parser.parse_args()
@@ -68,7 +72,7 @@ def sections(options: argparse.Namespace) -> dict[str, Any]:
     def same() -> Any:
         from gpu_same import compare_all
 
-        return compare_all(options.device, quick=options.quick)
+        return compare_all(options.device, options.methods, quick=options.quick)
 
     def rates() -> Any:
         from gpu_rates import measure_rates
@@ -83,7 +87,7 @@ def sections(options: argparse.Namespace) -> dict[str, Any]:
     def grid() -> Any:
         from gpu_rates import paper_hours
 
-        return paper_hours(options.device, quick=options.quick)
+        return paper_hours(options.device, options.precision, quick=options.quick)
 
     def pack() -> Any:
         from gpu_pack import compare_packs

@@ -95,7 +95,8 @@ def write_rivals(own: dict[str, Any]) -> list[str]:
 def write_grid(own: dict[str, Any]) -> list[str]:
     columns = ["method", "stage", "H", "updates", "updates_per_second", "hours_of_three_tasks"]
     return [
-        f"Five seeds a pack, float32; {own['hours']:.1f} hours of this device for six tasks.",
+        f"Five seeds a pack, precision {own['precision']}, updates compiled; {own['hours']:.1f} hours of this device"
+        " for six tasks.",
         "",
         *table(columns, [[row[column] for column in columns] for row in own["rows"]]),
     ]

@@ -1,4 +1,4 @@
-"""Whether a GPU gives what a CPU gives: each packed method on the tests' toy split, trained in four ways.
+"""Whether a GPU gives what a CPU gives: each packed method on the tests' toy split, trained in five ways.
 
 captured     updates replayed as CUDA graphs, as ever
 uncaptured   the same, kernel by kernel
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -87,16 +87,20 @@ def compare(name: str, settings: dict[str, Any], device: str) -> dict[str, float
     if device == "cuda":
         with uncaptured():
             others["uncaptured"], _ = fit(name, SEEDS, device=device, **settings)
+        with mock.patch("safemil.training.COMPILED_FROM", 1):
+            others["compiled"], _ = fit(name, SEEDS, device=device, **settings)
         others["cpu"], _ = fit(name, SEEDS, **settings)
     return {way: float(np.abs(actions(own) - actions(captured)).max()) for way, own in others.items()}
 
 
-def compare_all(device: str, *, quick: bool) -> dict[str, Any]:
-    """Every packed method, and variants of the cost model and of the heads."""
+def compare_all(device: str, chosen: Sequence[str] = (), *, quick: bool) -> dict[str, Any]:
+    """Every packed method, and variants of the cost model and of the heads; or those chosen."""
     methods = [(name, {}) for name, method in METHODS.items() if ".osrl_" not in method.fit]
     found = {}
     for name, settings in methods[:2] if quick else [*methods, *VARIANTS]:
         label = " ".join([name, *(f"{key}={value}" for key, value in settings.items())])
+        if chosen and label not in chosen:
+            continue
         try:
             found[label] = compare(name, settings, device)
         except Exception as error:

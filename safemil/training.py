@@ -20,6 +20,10 @@ from safemil.objectives import Batch, Objective, schedule_factor
 from safemil.replicas import BLOCK, sent
 from safemil.resuming import Stage
 
+COMPILED_FROM = (
+    10_000  # steps: on CUDA a loop so long is compiled, which takes some 10 s and makes it 1.4 times as fast
+)
+
 Log = Callable[[str, int, dict[str, np.ndarray]], None]  # stage, step, metric -> (R,)
 
 
@@ -84,6 +88,9 @@ def train(
             objectives[number].step(batch)
 
     device = objectives[0].values.device
+    if device.type == "cuda" and steps >= COMPILED_FROM:
+        for objective in objectives:
+            objective.compile()
     updates = CapturedUpdates(update, device)
     with precision.in_training(device.type):
         for _ in range(0, first, BLOCK):
