@@ -106,5 +106,5 @@ def compare_all(device: str, chosen: Sequence[str] = (), *, quick: bool) -> dict
         except Exception as error:
             found[label] = {"error": f"{type(error).__name__}: {error}"}
         print(label, found[label], flush=True)
-    passed = all("error" not in own and all(own[w] <= TOLERANCES[w] for w in own) for own in found.values())
+    passed = all("error" not in own and all(own[way] <= TOLERANCES[way] for way in own) for own in found.values())
     return {"differences": found, "tolerances": TOLERANCES, "passed": passed}

@@ -89,6 +89,7 @@ def train(
 
     device = objectives[0].values.device
     if device.type == "cuda" and steps >= COMPILED_FROM:
+        torch.compiler.reset()  # an earlier stage may have compiled the same loss for parameters that lay elsewhere
         for objective in objectives:
             objective.compile()
     updates = CapturedUpdates(update, device)

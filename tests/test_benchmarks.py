@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import write_ball_dataset
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
-SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if "__main__" in path.read_text())
+SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if "\ndef main()" in path.read_text())
 
 
 def run(script: str, *arguments: str) -> str:
@@ -24,6 +24,8 @@ def run(script: str, *arguments: str) -> str:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_loads_and_tells_what_it_measures(script):
+    if script == "jax_yardstick.py":
+        pytest.importorskip("jax")
     assert f"python benchmarks/{script}" in run(script, "--help")
 
 
@@ -40,3 +42,16 @@ def test_a_trial_besides_its_work(tmp_path, monkeypatch):
 
     first, second = trial_seconds(write_ball_dataset(tmp_path)).values()
     assert first > 0 and second > 0
+
+
+def test_the_gpu_s_benchmark_runs_on_a_cpu(tmp_path):
+    dataset = write_ball_dataset(tmp_path)
+    sections = ("same", "rates", "grid", "pack")
+    small = ("split.n_nonpreferred=20", "split.n_unlabeled=40", "cost_model.bag_size=8", "policy.hidden=16")
+    options = ("--task", "BallCircle", "--device", "cpu", "--quick", "--updates", "30", "--out", str(tmp_path / "out"))
+    run("gpu.py", "--dataset", str(dataset), *options, "--only", *sections, "--set", *small)
+    found = json.loads((tmp_path / "out" / "gpu.json").read_text())
+    assert all("error" not in found[name] for name in sections)
+    assert found["same"]["differences"] == {"safemil": {"resumed": 0.0}, "ppl": {"resumed": 0.0}}
+    assert found["pack"]["largest_auroc_difference"] == 0
+    assert "## The same policies" in (tmp_path / "out" / "gpu.md").read_text()

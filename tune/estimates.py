@@ -1,7 +1,7 @@
 """What a grid will take, before it starts: hours of training and of rollouts, memory and disk per task.
 
-Every rate is in tune/rates.json with where it was measured; rates of training are those of one core ("cpu") and, once
-they have been measured there, of a GPU ("cuda"). Times are sums over packs, so they do not depend on how many run side
+Every rate is in tune/rates.json with where it was measured; rates of training are those of one core ("cpu") and of a
+GPU ("cuda"). Times are sums over packs, so they do not depend on how many run side
 by side. Needs no torch.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,9 @@ def training_seconds(trial: Trial, n_seeds: int, device: str = "cpu") -> float:
         rate = measured[stage]
         total += steps * (rate["step_ms"] + rate["row_us"] / 1e3 * rows * networks * n_seeds) / 1e3
     if trial.method.startswith("osrl-"):  # not packed
-        rate = measured[trial.method]
+        rate = measured.get(trial.method)  # OSRL's loops on a GPU: not measured
+        if rate is None:
+            return math.nan
         step_ms = rate["step_ms"] + rate["row_us"] / 1e3 * config.policy.batch_size
         total += n_seeds * config.policy.steps * step_ms / 1e3
     return total

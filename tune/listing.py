@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 
@@ -79,19 +80,18 @@ def print_trials(trials: Sequence[Trial], destination: str) -> None:
 def estimates_of(trials: Sequence[Trial]) -> Table:
     """What the trials take, task by task, and in all."""
 
-    per_task = estimate(trials)
-    on_gpu = estimate(trials, "cuda") if "cuda" in rates()["training"] else None
+    per_task, on_gpu = estimate(trials), estimate(trials, "cuda")
     table = Table(box=None)
     table.add_column("task")
     for column in ("training, core hours", "or GPU hours", "rollouts, core hours", "memory of a pack", "disk"):
         table.add_column(column, justify="right")
     rows = {**per_task, "all": sum(per_task.values(), Estimate())} if len(per_task) > 1 else per_task
-    gpu = None if on_gpu is None else {**on_gpu, "all": sum(on_gpu.values(), Estimate())}
+    gpu = {**on_gpu, "all": sum(on_gpu.values(), Estimate())}
     for name, own in rows.items():
         table.add_row(
             name,
             f"{own.training_hours:,.2f}",
-            "not measured" if gpu is None else f"{gpu[name].training_hours:,.2f}",
+            "not measured" if math.isnan(gpu[name].training_hours) else f"{gpu[name].training_hours:,.2f}",
             f"{own.rollout_hours:,.2f}",
             f"{own.memory / 1e9:.1f} GB",
             f"{own.disk / 1e6:,.0f} MB",
