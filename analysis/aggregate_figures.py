@@ -15,7 +15,7 @@ from analysis import labels
 from analysis.canvas import LEGEND_ENTRIES, each_look, legend_of, sheet
 from analysis.looks import GREY, STYLE, VERMILION, Look
 from analysis.summary import run_matrix
-from safemil import aggregates
+from safemil.evaluation import aggregates
 
 BAND_REPETITIONS = 2000  # of a band that is only looked at; numbers in tables have summary.REPETITIONS
 

@@ -15,7 +15,7 @@ import pandas as pd
 from analysis import labels
 from analysis.tables import decimal
 from analysis.wide_tables import PAPER_RATIO
-from safemil import aggregates
+from safemil.evaluation import aggregates
 
 
 def answer(

@@ -1,7 +1,7 @@
 """What the learned cost says beside the truth: score histograms, weights, and a trajectory step by step.
 
-In: scores.csv and example_steps.csv of the trials (safemil/calibration.py), as one long table each. Out: a ``Figure``
-each, a panel per method and setting, all seeds together.
+In: scores.csv and example_steps.csv of the trials (safemil/evaluation/calibration.py), as one long table each. Out: a
+``Figure`` each, a panel per method and setting, all seeds together.
 """
 
 from __future__ import annotations

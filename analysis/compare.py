@@ -29,8 +29,8 @@ try:
     from analysis.table_text import Cell, Row, Table, to_console
     from analysis.tables import decimal
     from analysis.trial_rows import AXES, METRICS, read_json
-    from safemil import aggregates
-    from safemil.errors import UserError, entry_point
+    from safemil.config.errors import UserError, entry_point
+    from safemil.evaluation import aggregates
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing}; install this project first: pip install -e . (make demo and make test do it)")
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis import labels
 from analysis.summary import run_matrix, with_interval
-from safemil import aggregates
+from safemil.evaluation import aggregates
 
 # reading -> column it is computed from, what is added to it
 RATIO_READINGS = {

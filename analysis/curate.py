@@ -24,7 +24,7 @@ try:
     from analysis.load import CURVE_COLUMNS, Run, load_run, load_trial_tables
     from analysis.report import build_report
     from analysis.trial_rows import write_trials_csv
-    from safemil.errors import UserError, entry_point
+    from safemil.config.errors import UserError, entry_point
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing}; install this project first: pip install -e . (make demo and make test do it)")
 

@@ -1,6 +1,7 @@
 """Why a result may be what it is: the failure signatures found, and what the learned score looks like. Tables.
 
-In: the trials with the diagnostics in their rows (safemil/diagnostics.py). Out: ``Table``, None where nothing is known.
+In: the trials with the diagnostics in their rows (safemil/evaluation/diagnostics.py). Out: ``Table``, None where
+nothing is known.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from analysis.load import Run
 from analysis.table_text import Cell, Row, Table
 from analysis.tables import decimal
 
-# signature -> the test it rests on, the usual cause; the tests themselves are safemil/diagnostics.py's
+# signature -> the test it rests on, the usual cause; the tests themselves are safemil/evaluation/diagnostics.py's
 SIGNATURES = {
     "cost collapse": (
         "MIL loss within 0.01 of log 2, AUROC N:U near 0.5",

@@ -99,7 +99,7 @@ def _learning_curves(run: Run, by_task: pd.DataFrame) -> Iterator[Drawing]:
 
 
 def _calibration(run: Run, by_task: pd.DataFrame) -> Iterator[Drawing]:
-    section, look_of = "Learned cost against the truth", looks(by_task, run.axes)
+    section, look_of = "FitResult cost against the truth", looks(by_task, run.axes)
     scores = load_trial_tables(run, "scores.csv", SCORE_COLUMNS)
     for column in ("predicted_cost", "weight"):
         scores[column] = pd.to_numeric(scores.get(column), errors="coerce")

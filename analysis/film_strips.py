@@ -22,7 +22,7 @@ try:
     from analysis import labels
     from analysis.load import Run, load_run
     from analysis.trial_rows import read_json
-    from safemil.errors import UserError, entry_point
+    from safemil.config.errors import UserError, entry_point
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing}; install this project first: pip install -e . (make demo and make test do it)")
 
@@ -61,11 +61,11 @@ def _draw(trial_folder: Path, trial: dict, path: Path, frames: int) -> None:
     """Play the first evaluation episode of a trial, write its strip and, beside it, what it shows."""
     from PIL import Image
 
-    from safemil.checkpoints import load_policy
-    from safemil.rollouts import Episode, one_torch_thread, play
-    from safemil.simulators import make
-    from safemil.tasks import find_task
-    from safemil.video import annotate
+    from safemil.data.tasks import find_task
+    from safemil.nn.checkpoints import load_policy
+    from safemil.simulation.rollouts import Episode, one_torch_thread, play
+    from safemil.simulation.simulators import make
+    from safemil.simulation.video import annotate
 
     task = find_task(trial["task"])
     seed = ((read_json(trial_folder / "config.json") or {}).get("evaluation") or {}).get("seed", 0)
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="+", default=METHODS, metavar="M", help=f"default: {' '.join(METHODS)}")
     parser.add_argument("--frames", type=int, default=6, metavar="N", help="frames of a strip (default 6)")
     options = parser.parse_args(arguments)
-    from safemil.rollouts import RolloutError
+    from safemil.simulation.rollouts import RolloutError
 
     try:
         for path in draw_strips(options.run, options.task, options.methods, options.frames):

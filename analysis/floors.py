@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from safemil import metrics
-from safemil.discounting import discounted_length
+from safemil.algorithm.discounting import discounted_length
+from safemil.evaluation import metrics
 
 FLOOR_NAMES = {
     "large_bags": "floor of large bags, softplus(−p G_H)",

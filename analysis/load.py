@@ -15,7 +15,7 @@ import pandas as pd
 from analysis import trial_rows
 from analysis.trial_rows import AXES, METRICS, TRIAL_COLUMNS, Problem
 from analysis.trial_rows import write_trials_csv as write_trials_csv
-from safemil.errors import UserError
+from safemil.config.errors import UserError
 
 CURVE_COLUMNS = ("stage", "step")  # every row of curves.csv has these
 NUMBERS = (*METRICS, "seed", "cost_limit", "episodes", "train_seconds", "eval_seconds")

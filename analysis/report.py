@@ -29,7 +29,7 @@ try:
     from analysis.answer import answer
     from analysis.drawings import Drawing, draw_all
     from analysis.load import Run, load_run, write_trials_csv
-    from safemil.errors import UserError, entry_point
+    from safemil.config.errors import UserError, entry_point
 except ModuleNotFoundError as missing:
     # Started as a script, Python sees analysis/ and not the folder above it: the packages must be installed.
     sys.exit(f"error: {missing}; install this project first: pip install -e . (make demo and make test do it)")

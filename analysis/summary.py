@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis import labels
 from analysis.trial_rows import METRICS
-from safemil import aggregates
+from safemil.evaluation import aggregates
 
 SUMMARIZED = (*METRICS, "train_seconds", "eval_seconds")
 REPETITIONS = 50_000  # of every bootstrap in a report

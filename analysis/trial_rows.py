@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safemil.errors import UserError
-from safemil.whole_files import whole
+from safemil.config.atomic import atomic_write
+from safemil.config.errors import UserError
 
 # Settings a run may vary, in the order in which they name a row; "horizon" is the segment length H.
 AXES = (
@@ -51,7 +51,7 @@ def write_trials_csv(folder: Path | str) -> Path:
         raise UserError(f"{folder / 'trials'}: no such folder, so {folder / 'trials.csv'} cannot be derived from it")
     rows, _ = read_rows(folder)
     further = sorted({column for row in rows for column in row} - set(TRIAL_COLUMNS))
-    with whole(folder / "trials.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(folder / "trials.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*TRIAL_COLUMNS, *further], restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from baselines.settings import BCConfig
-from safemil.cloning import clone_trajectories
-from safemil.errors import UserError
-from safemil.learned import Learned
-from safemil.replicas import Steps
-from safemil.splits import HiddenLabels, Split
-from safemil.training import Log, no_log
-from safemil.weights import hard_weights
+from safemil.algorithm.cloning import clone_trajectories
+from safemil.algorithm.weights import hard_weights
+from safemil.config.errors import UserError
+from safemil.data.splits import HiddenLabels, Split
+from safemil.training.fit_result import FitResult
+from safemil.training.loop import Log, no_log
+from safemil.training.transitions import Transitions
 
 
 def fit(
@@ -32,9 +32,9 @@ def fit(
     device: str = "cpu",
     log: Log = no_log,
     snapshots: int = 1,
-) -> list[Learned]:
+) -> list[FitResult]:
     """bc-all: clone the whole of D_U."""
-    steps = Steps.of(splits, device)
+    steps = Transitions.from_splits(splits, device)
     chosen = [split.unlabeled for split in splits]
     return clone_trajectories(splits, chosen, config.policy, steps, seeds=seeds, log=log, snapshots=snapshots)
 
@@ -48,10 +48,10 @@ def fit_safe(
     device: str = "cpu",
     log: Log = no_log,
     snapshots: int = 1,
-) -> list[Learned]:
+) -> list[FitResult]:
     """bc-safe: clone D_U's trajectories whose true cost is within the limit."""
     chosen = [safe_trajectories(split.unlabeled, own) for split, own in zip(splits, labels, strict=True)]
-    steps = Steps.of(splits, device)
+    steps = Transitions.from_splits(splits, device)
     return clone_trajectories(splits, chosen, config.policy, steps, seeds=seeds, log=log, snapshots=snapshots)
 
 

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from baselines.settings import DExpertsConfig
-from safemil.cloning import clone, make_policy
-from safemil.config import ConfigError
-from safemil.learned import Learned, SnapshotRecorder, snapshot_steps
-from safemil.policies import MEAN_CLIP, Policy, gaussian_parameters, tanh_gaussian_log_prob
-from safemil.replicas import Steps
-from safemil.splits import Split
-from safemil.training import Log, no_log
+from safemil.algorithm.cloning import clone, make_policy
+from safemil.config.overrides import ConfigError
+from safemil.data.splits import Split
+from safemil.nn.policies import MEAN_CLIP, Policy, gaussian_parameters, tanh_gaussian_log_prob
+from safemil.training.fit_result import FitResult, SnapshotRecorder, snapshot_steps
+from safemil.training.loop import Log, no_log
+from safemil.training.transitions import Transitions
 
 STRENGTHS = (0.1, 0.25, 0.5, 1.0)
 FLOOR_MARGIN = 0.1
@@ -107,7 +107,7 @@ def fit(
     device: str = "cpu",
     log: Log = no_log,
     snapshots: int = 1,
-) -> list[Learned]:
+) -> list[FitResult]:
     """Base and anti-expert of each seed are cloned side by side, as twice as many replicas."""
     if config.policy.head != "tanh_gauss":
         raise ConfigError(f"policy.head={config.policy.head}: a product of experts needs tanh_gauss")
@@ -130,7 +130,7 @@ def fit(
         [data.rows(indices) for split in splits for indices in (split.unlabeled, split.nonpreferred)],
         None,
         config.policy,
-        Steps.of(splits, device),
+        Transitions.from_splits(splits, device),
         seeds=all_seeds,
         log=log_base,
         held_out=[data.rows(split.unlabeled_held_out) for split in doubled],
@@ -143,7 +143,7 @@ def fit(
 
 def combine(
     bases: list[tuple[int, Policy]], antis: list[tuple[int, Policy]], split: Split, config: DExpertsConfig
-) -> Learned:
+) -> FitResult:
     """One seed's products, their strength chosen on the last pair."""
     strength = config.strength
     if strength == "chosen":
@@ -158,4 +158,4 @@ def combine(
         mean, _, floored = last(observations)
         shift = (mean - gaussian_parameters(last.base(observations))[0]).norm(dim=-1).mean()
     extra = {"strength": float(strength), "floored_share": floored.float().mean().item(), "mean_shift": shift.item()}
-    return Learned(last, LikelihoodGap([], last.base, last.anti), products, extra=extra)
+    return FitResult(last, LikelihoodGap([], last.base, last.anti), products, extra=extra)

@@ -26,15 +26,16 @@ from torch import Tensor, nn
 
 from baselines.bc import safe_trajectories
 from baselines.settings import DWBCConfig
-from safemil.cloning import TransitionSampler, cloning_objective, make_policy
-from safemil.layers import StackedMLP
-from safemil.learned import Learned, SnapshotRecorder, snapshot_steps
-from safemil.networks import Normalizer, replica
-from safemil.objectives import Batch, Info, Objective
-from safemil.policies import Policy
-from safemil.replicas import Steps, make_generators, set_normalizers
-from safemil.splits import HiddenLabels, Split
-from safemil.training import Log, no_log, train
+from safemil.algorithm.cloning import TransitionSampler, cloning_objective, make_policy
+from safemil.data.splits import HiddenLabels, Split
+from safemil.nn.layers import StackedMLP
+from safemil.nn.networks import Normalizer, extract_replica
+from safemil.nn.policies import Policy
+from safemil.nn.streams import make_generators
+from safemil.training.fit_result import FitResult, SnapshotRecorder, snapshot_steps
+from safemil.training.loop import Log, no_log, train
+from safemil.training.objectives import Batch, Info, Objective
+from safemil.training.transitions import Transitions, set_normalizers
 
 OUTPUT_RANGE = (0.1, 0.9)
 LOG_PROB_RANGE = (-60.0, 10.0)  # of log pi summed over action dimensions
@@ -134,7 +135,7 @@ def fit(
     device: str = "cpu",
     log: Log = no_log,
     snapshots: int = 1,
-) -> list[Learned]:
+) -> list[FitResult]:
     """DWBC-NU."""
     positive = [split.nonpreferred for split in splits]
     return fit_pair(
@@ -151,7 +152,7 @@ def fit_original(
     device: str = "cpu",
     log: Log = no_log,
     snapshots: int = 1,
-) -> list[Learned]:
+) -> list[FitResult]:
     """dwbc-oracle: D_E is the part of D_U whose true cost is within the limit; its score is 1 - d."""
     positive = [safe_trajectories(split.unlabeled, own) for split, own in zip(splits, labels, strict=True)]
     loss = original_policy_loss(config.eta, config.alpha)
@@ -171,9 +172,9 @@ def fit_pair(
     device: str,
     log: Log,
     snapshots: int,
-) -> list[Learned]:
+) -> list[FitResult]:
     """Discriminator and policy on the same batches, the discriminator every ``period`` steps."""
-    data, steps = splits[0].trajectories, Steps.of(splits, device)
+    data, steps = splits[0].trajectories, Transitions.from_splits(splits, device)
     policy = make_policy(splits, config.policy, seeds, device)
     discriminator = Discriminator(
         make_generators(seeds, "discriminator"),
@@ -216,7 +217,7 @@ def fit_pair(
         snapshot_steps=snapshot_steps(config.policy.steps, snapshots),
         on_snapshot=recorder,
     )
-    return recorder.results([replica(discriminator, index) for index in range(len(seeds))])
+    return recorder.results([extract_replica(discriminator, index) for index in range(len(seeds))])
 
 
 class PairSampler:
@@ -228,7 +229,7 @@ class PairSampler:
         self,
         splits: Sequence[Split],
         positive: Sequence[np.ndarray],
-        steps: Steps,
+        steps: Transitions,
         seeds: Sequence[int],
         batch_size: int,
     ) -> None:

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from baselines.settings import OracleCostConfig
-from safemil.cloning import clone_trajectories
-from safemil.learned import Learned
-from safemil.replicas import Steps
-from safemil.settings import WeightsConfig
-from safemil.splits import HiddenLabels, Split
-from safemil.training import Log, no_log
-from safemil.weights import hard_weights, normalize, step_weights
+from safemil.algorithm.cloning import clone_trajectories
+from safemil.algorithm.weights import hard_weights, normalize, step_weights
+from safemil.config.settings import WeightsConfig
+from safemil.data.splits import HiddenLabels, Split
+from safemil.training.fit_result import FitResult
+from safemil.training.loop import Log, no_log
+from safemil.training.transitions import Transitions
 
 SCALE_STEPS = 5  # H of the exponential kinds' scale G_H, SafeMIL's default
 DISCOUNT = 0.99
@@ -42,13 +42,13 @@ def fit(
     device: str = "cpu",
     log: Log = no_log,
     snapshots: int = 1,
-) -> list[Learned]:
+) -> list[FitResult]:
     """Weighted cloning of D_U under the true cost."""
     return clone_trajectories(
         splits,
         [split.unlabeled for split in splits],
         config.policy,
-        Steps.of(splits, device),
+        Transitions.from_splits(splits, device),
         seeds=seeds,
         log=log,
         snapshots=snapshots,

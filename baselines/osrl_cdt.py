@@ -31,10 +31,10 @@ from torch import Tensor, nn
 from baselines.osrl_networks import frozen, initialized_by
 from baselines.osrl_settings import CDTConfig
 from baselines.osrl_training import Problem, Training, fit_seeds
-from safemil.learned import Learned
-from safemil.replicas import BLOCK
-from safemil.splits import HiddenLabels, Split
-from safemil.training import Log, no_log
+from safemil.data.splits import HiddenLabels, Split
+from safemil.nn.streams import BLOCK
+from safemil.training.fit_result import FitResult
+from safemil.training.loop import Log, no_log
 
 SAMPLING_COST = 70.0  # OSRL draws a trajectory in proportion to this minus its cost
 
@@ -235,6 +235,6 @@ def fit(
     device: str = "cpu",
     log: Log = no_log,
     snapshots: int = 1,
-) -> list[Learned]:
+) -> list[FitResult]:
     """osrl-cdt: a constrained decision transformer of D_N and D_U with true rewards and costs."""
     return fit_seeds(build, splits, config, labels=labels, seeds=seeds, device=device, log=log, snapshots=snapshots)

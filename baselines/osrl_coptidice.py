@@ -31,9 +31,9 @@ from baselines.osrl_corrections import before_tanh
 from baselines.osrl_networks import TransitionBatches, actor_policy, network_arguments, trainer_arguments
 from baselines.osrl_settings import COptiDICEConfig
 from baselines.osrl_training import Problem, Training, fit_seeds
-from safemil.learned import Learned
-from safemil.splits import HiddenLabels, Split
-from safemil.training import Log, no_log
+from safemil.data.splits import HiddenLabels, Split
+from safemil.training.fit_result import FitResult
+from safemil.training.loop import Log, no_log
 
 
 def weight_statistics(model: nn.Module, batches: TransitionBatches) -> dict[str, Tensor]:
@@ -81,6 +81,6 @@ def fit(
     device: str = "cpu",
     log: Log = no_log,
     snapshots: int = 1,
-) -> list[Learned]:
+) -> list[FitResult]:
     """osrl-coptidice: COptiDICE on D_N and D_U with true rewards and costs."""
     return fit_seeds(build, splits, config, labels=labels, seeds=seeds, device=device, log=log, snapshots=snapshots)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from baselines.osrl_corrections import without_time_outs
 from baselines.osrl_settings import BehaviorModelConfig, TransitionsConfig
 from baselines.osrl_training import Problem
-from safemil.replicas import BLOCK
+from safemil.nn.streams import BLOCK
 
 WATCHED_ROWS = 2_000  # evenly spaced transitions on which values are watched
 

@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from safemil.config import ConfigError, Settings, setting
+from safemil.config.overrides import ConfigError, Settings, setting
 
 
 @dataclass(frozen=True)

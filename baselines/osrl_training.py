@@ -37,11 +37,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from safemil.errors import UserError
-from safemil.learned import Learned, snapshot_steps
-from safemil.replicas import make_generators
-from safemil.splits import HiddenLabels, Split
-from safemil.training import Log, check_finite
+from safemil.config.errors import UserError
+from safemil.data.splits import HiddenLabels, Split
+from safemil.nn.streams import make_generators
+from safemil.training.fit_result import FitResult, snapshot_steps
+from safemil.training.loop import Log, check_finite
 
 REPORTS = 100  # how often metrics are logged over a training
 
@@ -202,7 +202,7 @@ def fit_seeds(
     device: str,
     log: Log,
     snapshots: int,
-) -> list[Learned]:
+) -> list[FitResult]:
     """Train one OSRL model per seed, one seed after the other between two reports.
 
     Raises:
@@ -228,6 +228,6 @@ def fit_seeds(
             for run in runs:
                 run.snapshots.append((step, run.training.policy()))
     return [
-        Learned(run.snapshots[-1][1], snapshots=run.snapshots, extra={"steps_per_second": steps / run.seconds})
+        FitResult(run.snapshots[-1][1], snapshots=run.snapshots, extra={"steps_per_second": steps / run.seconds})
         for run in runs
     ]

@@ -21,16 +21,17 @@ import torch
 from torch import Tensor, nn
 
 from baselines.settings import PPLConfig, PreferenceConfig, TREXConfig
-from safemil import method
-from safemil.cloning import clone_trajectories
-from safemil.cost_model import CostModel
-from safemil.learned import Learned, score_rows
-from safemil.networks import StepScorer, replica
-from safemil.replicas import Steps, make_generators, set_normalizers
-from safemil.settings import CostModelConfig, SafeMILConfig
-from safemil.splits import Split
-from safemil.training import Log, no_log, train
-from safemil.weights import normalize
+from safemil.algorithm import safemil as method
+from safemil.algorithm.cloning import clone_trajectories
+from safemil.algorithm.cost_model import CostModel
+from safemil.algorithm.weights import normalize
+from safemil.config.settings import CostModelConfig, SafeMILConfig
+from safemil.data.splits import Split
+from safemil.nn.networks import StepScorer, extract_replica
+from safemil.nn.streams import make_generators
+from safemil.training.fit_result import FitResult, score_rows
+from safemil.training.loop import Log, no_log, train
+from safemil.training.transitions import Transitions, set_normalizers
 
 
 def as_bags_of_one(config: PreferenceConfig) -> CostModelConfig:
@@ -53,7 +54,7 @@ def fit(
     device: str = "cpu",
     log: Log = no_log,
     snapshots: int = 1,
-) -> list[Learned]:
+) -> list[FitResult]:
     """PPL: SafeMIL's own code with K = 1."""
     return method.fit(splits, as_safemil(config), seeds=seeds, device=device, log=log, snapshots=snapshots)
 
@@ -104,10 +105,10 @@ def fit_trex(
     device: str = "cpu",
     log: Log = no_log,
     snapshots: int = 1,
-) -> list[Learned]:
+) -> list[FitResult]:
     """ppl-trex: an ensemble of unbounded scores, trained as further replicas; weight exp((best - score) / beta)."""
     data, members = splits[0].trajectories, config.ensemble
-    steps = Steps(data.observations, data.actions, device)
+    steps = Transitions(data.observations, data.actions, device)
     member_splits = [split for split in splits for _ in range(members)]
     member_seeds = [1_000_003 * (member + 1) + seed for seed in seeds for member in range(members)]
     cost_config = as_bags_of_one(config.cost_model)
@@ -124,7 +125,7 @@ def fit_trex(
     objective = cost_model.objective()
     train("cost_model", [objective], cost_model.draw, cost_model.prepare, steps=cost_config.steps, log=log_means)
     scores = score_rows(cost_model.network, steps, [data.rows(split.unlabeled) for split in member_splits])
-    networks = [replica(cost_model.network, index) for index in range(len(member_seeds))]
+    networks = [extract_replica(cost_model.network, index) for index in range(len(member_seeds))]
     packs = [slice(index * members, (index + 1) * members) for index in range(len(seeds))]
     ensembles = [Ensemble.of(networks[own], scores[own]) for own in packs]
     means = [np.mean([standardize(values) for values in scores[own]], axis=0) for own in packs]

@@ -24,14 +24,15 @@ import torch
 from torch import Tensor, nn
 
 from baselines.settings import SafeDICEConfig
-from safemil.cloning import cloning_objective, make_policy
-from safemil.layers import StackedMLP
-from safemil.learned import Learned, SnapshotRecorder, score_rows, snapshot_steps
-from safemil.networks import Normalizer, StepScorer, replica, slopes
-from safemil.objectives import Batch, Info, Objective
-from safemil.replicas import IndexTable, Steps, Streams, make_generators, set_normalizers
-from safemil.splits import Split
-from safemil.training import Log, no_log, train
+from safemil.algorithm.cloning import cloning_objective, make_policy
+from safemil.data.splits import Split
+from safemil.nn.layers import StackedMLP
+from safemil.nn.networks import Normalizer, StepScorer, extract_replica, slopes
+from safemil.nn.streams import IndexTable, Streams, make_generators
+from safemil.training.fit_result import FitResult, SnapshotRecorder, score_rows, snapshot_steps
+from safemil.training.loop import Log, no_log, train
+from safemil.training.objectives import Batch, Info, Objective
+from safemil.training.transitions import Transitions, set_normalizers
 
 LARGEST_ALPHA = 0.99
 ALPHA_MARGIN = 1e-5
@@ -84,7 +85,7 @@ class Value(nn.Module):
 class SuccessorSampler:
     """Batches of steps of D_N, steps of D_U with their successors, and initial steps of D_U."""
 
-    def __init__(self, splits: Sequence[Split], steps: Steps, seeds: Sequence[int], batch_size: int) -> None:
+    def __init__(self, splits: Sequence[Split], steps: Transitions, seeds: Sequence[int], batch_size: int) -> None:
         data, device = splits[0].trajectories, steps.observations.device
         last = np.zeros(len(data.observations), dtype=bool)
         last[data.offsets[1:] - 1] = True
@@ -99,7 +100,9 @@ class SuccessorSampler:
 
     def draw(self, n_steps: int) -> Batch:
         """Rows of each set, and the interpolation coefficients of the gradient penalty."""
-        drawn = {name: t.pick(self.streams[name].uniform(n_steps, self.batch_size)) for name, t in self.tables.items()}
+        drawn = {
+            name: t.sample(self.streams[name].uniform(n_steps, self.batch_size)) for name, t in self.tables.items()
+        }
         return {**drawn, "mix": self.streams["interpolation"].uniform(n_steps, 2, self.batch_size).float()}
 
     def prepare(self, drawn: Batch) -> Batch:
@@ -147,9 +150,9 @@ def fit(
     device: str = "cpu",
     log: Log = no_log,
     snapshots: int = 1,
-) -> list[Learned]:
+) -> list[FitResult]:
     """Discriminator first, then value and policy on the same batches."""
-    data, steps = splits[0].trajectories, Steps.of(splits, device)
+    data, steps = splits[0].trajectories, Transitions.from_splits(splits, device)
     network = StepScorer(
         make_generators(seeds, "safedice discriminator"),
         data.observation_dim,
@@ -214,7 +217,7 @@ def fit(
         snapshot_steps=snapshot_steps(config.policy.steps, snapshots),
         on_snapshot=recorder,
     )
-    learned = recorder.results([replica(network, index) for index in range(len(seeds))])
+    learned = recorder.results([extract_replica(network, index) for index in range(len(seeds))])
     for own, used, found in zip(learned, alphas, logits, strict=True):
         own.extra = {"alpha": used, "alpha_minimum": largest_alpha(found, 0.0)}
     return learned

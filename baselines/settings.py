@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from safemil.config import Settings, setting
-from safemil.settings import PolicyConfig, SegmentCostConfig, WeightsConfig
+from safemil.config.overrides import Settings, setting
+from safemil.config.settings import PolicyConfig, SegmentCostConfig, WeightsConfig
 
 
 @dataclass(frozen=True)

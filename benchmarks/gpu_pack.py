@@ -24,7 +24,7 @@ AUROC_TOLERANCE = 0.01
 
 def train_pack(dataset: Path, task: str, updates: int, device: str, threads: int, folder: Path, settings: list) -> None:
     """As ``tune/run.py --grid paper`` trains it, up to the policies: `paper` preset, all seeds packed."""
-    from safemil.config import parse_assignments
+    from safemil.config.overrides import parse_assignments
     from tune.grids import GRIDS
     from tune.pack import run_pack
     from tune.trials import expand

@@ -17,9 +17,9 @@ from unittest import mock
 import numpy as np
 import torch
 
-from safemil.config import override
-from safemil.splits import Split
-from safemil.trajectories import Trajectories
+from safemil.config.overrides import override
+from safemil.data.splits import Split
+from safemil.data.trajectories import Trajectories
 from tune.grids import LABEL_LIMITED, PRESETS
 from tune.methods import METHODS
 
@@ -146,7 +146,7 @@ def timed(
 
 def settings_of(config: Any) -> Any:
     """Dotted names of a method's settings."""
-    from safemil.config import dotted_fields
+    from safemil.config.overrides import dotted_fields
 
     return dotted_fields(config)
 
@@ -262,7 +262,7 @@ def paper_hours(device: str, precision: str, *, quick: bool) -> dict[str, Any]:
                 for name in ("policy.steps", f"{stage}.steps"):
                     settings.pop(name, None)
                 watch = Stopwatch(stage, 0.01 if quick else 0.5)
-                with mock.patch("safemil.training.COMPILED_FROM", 1):
+                with mock.patch("safemil.training.loop.COMPILED_FROM", 1):
                     timed(method, settings, split, 2 if quick else 5, device, watch, 1 if quick else 32)
                 hours = n_tasks * steps / watch.rate(stage) / 3600
                 total += hours
@@ -283,6 +283,6 @@ def stage_steps(config: Any) -> dict[str, int]:
 
 def flat(config: Any) -> dict[str, Any]:
     """A method's settings by their dotted names."""
-    from safemil.config import flatten, to_dict
+    from safemil.config.overrides import flatten, to_dict
 
     return flatten(to_dict(config))

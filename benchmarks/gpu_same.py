@@ -17,7 +17,7 @@ from unittest import mock
 
 import numpy as np
 
-from safemil.resuming import Keeper, resuming
+from safemil.training.resuming import Keeper, resuming
 from tests.conftest import toy_splits
 from tests.test_methods import fit
 from tune.methods import METHODS
@@ -58,7 +58,7 @@ class Reports(list):
 @contextlib.contextmanager
 def uncaptured() -> Iterator[None]:
     """Updates run kernel by kernel in here."""
-    with mock.patch("safemil.capture.CudaUpdate", lambda update: update):
+    with mock.patch("safemil.training.capture.CudaUpdate", lambda update: update):
         yield
 
 
@@ -87,7 +87,7 @@ def compare(name: str, settings: dict[str, Any], device: str) -> dict[str, float
     if device == "cuda":
         with uncaptured():
             others["uncaptured"], _ = fit(name, SEEDS, device=device, **settings)
-        with mock.patch("safemil.training.COMPILED_FROM", 1):
+        with mock.patch("safemil.training.loop.COMPILED_FROM", 1):
             others["compiled"], _ = fit(name, SEEDS, device=device, **settings)
         others["cpu"], _ = fit(name, SEEDS, **settings)
     return {way: float(np.abs(actions(own) - actions(captured)).max()) for way, own in others.items()}

@@ -2,8 +2,9 @@
 
     python benchmarks/jax_yardstick.py --replicas 1 5          # prints updates/s of each as JSON
 
-Same networks, batch, losses and optimizer (AdamW, clipped by the global norm) as safemil.method in mode=joint with a
-deterministic head; thousands of updates run inside one ``fori_loop``, so that no Python is left in the loop.
+Same networks, batch, losses and optimizer (AdamW, clipped by the global norm) as safemil.algorithm.safemil in
+mode=joint with a deterministic head; thousands of updates run inside one ``fori_loop``, so that no Python is left in
+the loop.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from safemil.trajectories import Trajectories
+from safemil.data.trajectories import Trajectories
 
 LEARNING_RATE, DECAY, CLIP, BETA, DISCOUNT = 1e-5, 0.01, 10.0, 0.6, 0.99
 

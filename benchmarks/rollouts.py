@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from measuring import arguments, finish, machine, ratio, show
 
-from safemil import checkpoints
-from safemil.policies import Policy
-from safemil.replicas import make_generators
-from safemil.rollouts import EPISODES_PER_CHUNK, evaluate_policies, roll_out
-from safemil.simulators import episode_seed, make
-from safemil.tasks import Task, find_task
+from safemil.data.tasks import Task, find_task
+from safemil.nn import checkpoints
+from safemil.nn.policies import Policy
+from safemil.nn.streams import make_generators
+from safemil.simulation.rollouts import EPISODES_PER_CHUNK, evaluate_policies, roll_out
+from safemil.simulation.simulators import episode_seed, make
 
 TASKS = ["BallCircle", "SwimmerVelocity", "PointGoal1"]
 

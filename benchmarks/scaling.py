@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from measuring import arguments, finish, machine, show, slope
 
-from safemil.cloning import TransitionSampler, cloning_objective, make_policy
-from safemil.cost_model import CostModel
-from safemil.replicas import Steps
-from safemil.settings import CostModelConfig, PolicyConfig
-from safemil.splits import Split
-from safemil.training import train
-from safemil.trajectories import Trajectories
+from safemil.algorithm.cloning import TransitionSampler, cloning_objective, make_policy
+from safemil.algorithm.cost_model import CostModel
+from safemil.config.settings import CostModelConfig, PolicyConfig
+from safemil.data.splits import Split
+from safemil.data.trajectories import Trajectories
+from safemil.training.loop import train
+from safemil.training.transitions import Transitions
 
 BASE = {"n_unlabeled": 200, "length": 200, "bag_size": 32, "segment_length": 5, "replicas": 1}
 AXES = {
@@ -49,7 +49,7 @@ def step_seconds(what: str, rounds: int, size: dict[str, int]) -> float:
     """Least seconds of one step over the rounds, each of which takes about 64 steps of the smallest size."""
     split = split_of(size["n_unlabeled"], size["length"])
     splits, seeds = [split] * size["replicas"], range(size["replicas"])
-    steps = Steps.of(splits, "cpu")
+    steps = Transitions.from_splits(splits, "cpu")
     if what == "cost model":
         config = CostModelConfig(bag_size=size["bag_size"], segment_length=size["segment_length"], pairs=1)
         source = CostModel(splits, config, steps, seeds, "cpu")

@@ -19,7 +19,7 @@ from typing import Any
 
 from measuring import arguments, finish, machine, show
 
-from safemil.errors import entry_point
+from safemil.config.errors import entry_point
 from tune.attempts import perform
 from tune.files import write_json
 from tune.grids import find_grid

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from measuring import arguments, finish, machine, show
 
-from safemil.tasks import TASKS
+from safemil.data.tasks import TASKS
 from tune.attempts import perform
 from tune.files import write_json
 from tune.grids import GRIDS
@@ -25,10 +25,10 @@ IMPORTS = {
     "python alone": "pass",
     "numpy": "import numpy",
     "torch": "import torch",
-    "safemil.method": "import safemil.method",
+    "safemil.algorithm.safemil": "import safemil.algorithm.safemil",
     "dry run of a grid": "import sys; sys.argv = ['run.py', '--grid', 'paper', '--dry-run', '--name', 'none'];"
     "from tune.run import main; sys.stdout = open('/dev/null', 'w'); main(sys.argv[1:])",
-    "simulators": "from safemil.simulators import import_simulators; import_simulators()",
+    "simulators": "from safemil.simulation.simulators import import_simulators; import_simulators()",
     "first optimizer of torch": "import torch; torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])",
     "ray.tune": "import ray.tune",
 }
@@ -69,7 +69,7 @@ def main() -> int:
             results["import_seconds"].setdefault(name, []).append(seconds(code))
     show("Seconds", ["", "least"], [[name, min(own)] for name, own in results["import_seconds"].items()])
     if options.dataset:
-        from safemil.dataset_file import load
+        from safemil.data.hdf5 import load
 
         started = time.perf_counter()
         load(options.dataset)

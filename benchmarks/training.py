@@ -30,14 +30,14 @@ from measuring import arguments, finish, machine, rates, ratio, show
 from torch import nn
 
 from baselines.settings import DWBCConfig, SafeDICEConfig
-from safemil import precision
-from safemil.cloning import TransitionSampler, cloning_objective, make_policy
-from safemil.cost_model import CostModel
-from safemil.replicas import Steps
-from safemil.settings import CostModelConfig, PolicyConfig, SafeMILConfig
-from safemil.splits import Split
-from safemil.training import train
-from safemil.trajectories import Trajectories
+from safemil.algorithm.cloning import TransitionSampler, cloning_objective, make_policy
+from safemil.algorithm.cost_model import CostModel
+from safemil.config.settings import CostModelConfig, PolicyConfig, SafeMILConfig
+from safemil.data.splits import Split
+from safemil.data.trajectories import Trajectories
+from safemil.nn import precision
+from safemil.training.loop import train
+from safemil.training.transitions import Transitions
 
 N_TRAJECTORIES, LENGTH, OBSERVATIONS, ACTIONS, HIDDEN = 250, 1000, 17, 6, 256
 NONPREFERRED, UNLABELED = (0, 40), (50, 160)  # first trajectory and number of each training set
@@ -69,7 +69,7 @@ class Bench:
     def __init__(self, device: str) -> None:
         self.device = device
         self.split = split_of(dataset())
-        self.steps = Steps.of([self.split], device)
+        self.steps = Transitions.from_splits([self.split], device)
 
     def loop(self, objective, source, n_steps: int) -> Work:
         """The training loop itself."""
@@ -204,7 +204,7 @@ def shortened(config: Any, n_steps: int) -> Any:
 
 def measure_joint(bench: Bench, options, results: dict[str, Any]) -> None:
     """SafeMIL's joint update (cost, then policy; K=128, H=5) against the same in one compiled JAX loop."""
-    from safemil.method import fit
+    from safemil.algorithm.safemil import fit
 
     for r in options.replicas:
         n_steps = max(20, 300 // r)

@@ -1,151 +1,24 @@
-"""Dataset files: where they lie, and how a missing one is fetched. In: a ``Task``. Out: the path of its HDF5 file.
+"""Dataset files: list, fetch, describe, convert.
 
     python -m safemil.datasets list                       # what lies in the dataset folder
     python -m safemil.datasets fetch PointGoal1 CarRun    # download what is missing
     python -m safemil.datasets card BallCircle            # a page and a picture of what it holds
-    python -m safemil.datasets convert logs.npz --output mine.hdf5    # somebody's own logs; see safemil.convert
+    python -m safemil.datasets convert logs.npz --output mine.hdf5    # somebody's own logs
 
-The dataset folder is ``$DSRL_DATASET_DIR``, else ``~/.dsrl/datasets``, with DSRL's own file names. The first of these
-that is there is taken:
-
-1. DSRL's file of the task, used as it is: no request, no check beyond what loading checks;
-2. a file collected for the task (``python -m safemil.collect``), the one with the most trajectories;
-3. a download of DSRL's file, from the first source that gives it: the addresses in ``$DSRL_SOURCES`` (comma separated),
-   the Hugging Face mirror (``$HF_ENDPOINT`` is honored), DSRL's own server.
+The dataset folder is ``$DSRL_DATASET_DIR``, else ``~/.dsrl/datasets``, with DSRL's own file names.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from safemil.dataset_file import read_layout
-from safemil.download import SourceError, download, forget
-from safemil.errors import UserError, entry_point
-from safemil.file_notes import sha256, write_note
-from safemil.recipes.table import RECIPES
-from safemil.tasks import Task, find_task, parse_file_name
-from safemil.trajectories import DatasetError
-
-logger = logging.getLogger(__name__)
-
-HUGGING_FACE = "https://huggingface.co"
-MIRROR = "datasets/YYY-45/DSRL/resolve/main"  # where DSRL's maintainers moved the files
-DSRL_SERVER = "http://data.offline-saferl.org/download"  # the address in dsrl 0.1.0, out of order for long
-
-
-def dataset_folder() -> Path:
-    """``$DSRL_DATASET_DIR``, else ``~/.dsrl/datasets``. It need not exist."""
-    return Path(os.environ.get("DSRL_DATASET_DIR") or "~/.dsrl/datasets").expanduser()
-
-
-def source_addresses() -> list[str]:
-    """Base addresses to download from, in the order they are tried."""
-    extra = [address.strip() for address in os.environ.get("DSRL_SOURCES", "").split(",") if address.strip()]
-    hugging_face = (os.environ.get("HF_ENDPOINT") or HUGGING_FACE).rstrip("/")
-    return [*extra, f"{hugging_face}/{MIRROR}", DSRL_SERVER]
-
-
-def files_of(task: Task, folder: Path, n_trajectories: int | None = None) -> list[Path]:
-    """The task's files in ``folder``, the one to use first: DSRL's own, then by falling number of trajectories.
-
-    With ``n_trajectories``, only those whose name ends in that number.
-    """
-    names = [(path, parse_file_name(path.name)) for path in folder.glob("*.hdf5")]
-    numbers = {path: number for path, (of_task, number) in names if of_task is task}
-    wanted = [path for path in numbers if n_trajectories in (None, numbers[path])]
-    return sorted(wanted, key=lambda path: (path.name != task.file_name, -numbers[path], path.name))
-
-
-def find(task: Task) -> Path | None:
-    """The task's file in the dataset folder, without any download; None when there is none."""
-    files = files_of(task, dataset_folder())
-    if not files:
-        return None
-    if files[0].name != task.file_name:
-        others = f" (also there: {', '.join(path.name for path in files[1:])})" if files[1:] else ""
-        logger.info("%s: DSRL's file is not there, using the collected %s%s", task.name, files[0], others)
-    return files[0]
-
-
-def fetch(task: Task, *, sources: Sequence[str] | None = None, progress: bool | None = None) -> Path:
-    """The task's dataset file, downloaded if need be. Two processes that want the same file download it once.
-
-    Args:
-        sources: base addresses instead of ``source_addresses()``.
-        progress: show a bar on stderr; by default only on a terminal.
-
-    Raises:
-        UserError: no source gave the file; the message says what each one answered, and the three ways out.
-    """
-    if (path := find(task)) is not None:
-        return path
-    path = dataset_folder() / task.file_name
-    with lock(path.parent, task.file_name):
-        if path.exists():  # another process has downloaded it meanwhile
-            return path
-        answers = []
-        for base in source_addresses() if sources is None else sources:
-            url = f"{base.rstrip('/')}/{task.file_name}"
-            try:
-                _download_checked(url, path, task, progress)
-                return path
-            except SourceError as error:
-                logger.info("%s: %s", url, error)
-                answers.append(f"  {url}: {error}")
-    collect = f"collect data: python -m safemil.collect --task {task.name}"
-    if task.name not in RECIPES:
-        collect = f"take a task that can be collected ({', '.join(RECIPES)}); {task.name} has no recipe yet"
-    raise UserError(
-        f"no dataset for {task.name}: {task.file_name} is not in {path.parent}, and no source gave it:\n"
-        + "\n".join(answers or ["  (no sources)"])
-        + "\nThree ways out:\n"
-        + "  1. put the file there yourself, or point DSRL_DATASET_DIR to the folder that holds it;\n"
-        + "  2. name a source that can be reached: DSRL_SOURCES=address,... or HF_ENDPOINT=address;\n"
-        + f"  3. {collect}"
-    )
-
-
-@contextlib.contextmanager
-def lock(folder: Path, name: str) -> Iterator[None]:
-    """One process at a time in here, among those that use this folder and name. Makes the folder."""
-    from filelock import FileLock, Timeout
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file_lock = FileLock(folder / f".{name}.lock")
-        try:
-            file_lock.acquire(timeout=0)
-        except Timeout:
-            logger.info("another process is at work on %s in %s; waiting for it", name, folder)
-            file_lock.acquire()
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error}); set DSRL_DATASET_DIR to a folder of yours") from error
-    try:
-        yield
-    finally:
-        file_lock.release()
-
-
-def _download_checked(url: str, path: Path, task: Task, progress: bool | None) -> None:
-    """Download to a temporary name, check keys, lengths and episode ends, and only then give it its name."""
-    part = path.with_name(path.name + ".part")
-    logger.info("downloading %s", url)
-    download(url, part, progress=progress)
-    try:
-        read_layout(part, task)
-    except DatasetError as error:
-        forget(part)
-        raise SourceError(f"what came is not the dataset: {error}") from error
-    os.replace(part, path)
-    forget(part)
-    write_note(path, {"source": url})
-    logger.info("%s: SHA-256 %s", path, sha256(path))
+from safemil.config.errors import UserError, entry_point
+from safemil.data.locate import dataset_folder, fetch, find
+from safemil.data.tasks import Task, find_task, parse_file_name
 
 
 @entry_point
@@ -170,19 +43,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     task = find_task(options.task) if getattr(options, "task", None) else None
     if options.command == "list":
-        from safemil.inventory import print_inventory
+        from safemil.data.inventory import print_inventory
 
         print_inventory(dataset_folder())
     elif options.command == "fetch":
         for wanted in [find_task(name) for name in options.tasks]:  # every name is checked before the first download
             print(fetch(wanted))
     elif options.command == "card":
-        from safemil.card_page import write_card
+        from safemil.data.card_page import write_card
 
         for path, of_task in [_named_dataset(name, task) for name in options.datasets]:
             print(write_card(path, of_task, options.output))
     else:
-        from safemil.convert import convert
+        from safemil.data.convert import convert
 
         print(*convert(options.source, options.output, task), options.output, sep="\n")
 

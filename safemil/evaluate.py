@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from safemil import metrics
-from safemil.checkpoints import load_metadata, load_policy, locate
-from safemil.errors import UserError, entry_point
-from safemil.rollouts import Episode, RolloutError, evaluate_policies
-from safemil.simulators import make
-from safemil.tasks import Task, find_task
-from safemil.video import check_video_path, record
+from safemil.config.errors import UserError, entry_point
+from safemil.data.tasks import Task, find_task
+from safemil.evaluation import metrics
+from safemil.nn.checkpoints import load_metadata, load_policy, locate
+from safemil.simulation.rollouts import Episode, RolloutError, evaluate_policies
+from safemil.simulation.simulators import make
+from safemil.simulation.video import check_video_path, record
 
 
 @entry_point

@@ -5,7 +5,7 @@
 
 Both files are HDF5 with DSRL's keys: observations, actions, terminals and/or timeouts (where trajectories end); rewards
 and costs may be there and are never read. Each seed writes OUT/seed-<S>/policy.safetensors and policy.json (load with
-safemil.checkpoints.load_policy, ``act`` on batches), curves.csv, and predicted_costs.csv: for every unlabeled
+safemil.nn.checkpoints.load_policy, ``act`` on batches), curves.csv, and predicted_costs.csv: for every unlabeled
 trajectory its mean predicted cost and its weight, lowest cost first.
 """
 
@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from safemil import precision
-from safemil.config import override, parse_assignments, to_dict
-from safemil.dataset_file import load
-from safemil.errors import UserError, entry_point
-from safemil.settings import SafeMILConfig
-from safemil.splits import Split, hold_out
-from safemil.trajectories import Trajectories
+from safemil.config.errors import UserError, entry_point
+from safemil.config.overrides import override, parse_assignments, to_dict
+from safemil.config.settings import SafeMILConfig
+from safemil.data.hdf5 import load
+from safemil.data.splits import Split, hold_out
+from safemil.data.trajectories import Trajectories
+from safemil.nn import precision
 
 LAPTOP_STEPS = {"cost_model.steps": 20_000, "policy.steps": 20_000, "cost_model.pairs": 1}  # minutes on a laptop
 
@@ -63,8 +63,8 @@ def write_predictions(path: Path, learned, split: Split, first: int) -> None:
 
     ``first`` is the index of the unlabeled file's first trajectory among those of the split.
     """
-    from safemil.diagnostics import trajectory_scores
-    from safemil.weights import trajectory_means
+    from safemil.algorithm.weights import trajectory_means
+    from safemil.evaluation.diagnostics import trajectory_scores
 
     means, _ = trajectory_scores(learned, split, split.unlabeled)
     weights = trajectory_means(learned.weights, split.trajectories.lengths[split.unlabeled])
@@ -138,8 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     import torch
 
-    from safemil import checkpoints, diagnostics
-    from safemil.method import fit
+    from safemil.algorithm.safemil import fit
+    from safemil.evaluation import diagnostics
+    from safemil.nn import checkpoints
 
     torch.set_float32_matmul_precision(options.precision)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from safemil.dataset_file import save
-from safemil.settings import SplitConfig
-from safemil.splits import HiddenLabels, Split, make_split
-from safemil.tasks import find_task
-from safemil.trajectories import Outcomes, Trajectories
+from safemil.config.settings import SplitConfig
+from safemil.data.hdf5 import save
+from safemil.data.splits import HiddenLabels, Split, make_split
+from safemil.data.tasks import find_task
+from safemil.data.trajectories import Outcomes, Trajectories
 
 SAFE_ACTION, UNSAFE_ACTION = -0.6, 0.6  # first action dimension of the toy dataset's two behaviours
 

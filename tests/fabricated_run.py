@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.trial_rows import AXES, METRICS
-from safemil import metrics
-from safemil.discounting import discounted_length
+from safemil.algorithm.discounting import discounted_length
+from safemil.evaluation import metrics
 
 # method -> mean normalized return and cost on the first task; the others are shifted.
 LEVELS = {
@@ -118,7 +118,7 @@ def _write_curves(path: Path, row: dict, steps: int, points: int, rng: np.random
 
 
 def _write_scores(trial: Path, skill: float, rng: np.random.Generator) -> None:
-    """scores.csv and example_steps.csv, as safemil/calibration.py describes them."""
+    """scores.csv and example_steps.csv, as safemil/evaluation/calibration.py describes them."""
     places = [("D_N", "train", 1), ("D_N", "held_out", 1), ("D_U", "train", 0), ("D_U", "held_out", 0)]
     rows = []
     for name, part, all_bad in [*places, ("none", "unused", 0)]:

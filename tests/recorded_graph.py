@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from safemil.tape import can_be_repeated, tensors
+from safemil.training.tape import can_be_repeated, tensors
 
 
 class RecordedGraph(TorchDispatchMode):
@@ -74,7 +74,7 @@ class Stream:
 @contextlib.contextmanager
 def captured_training() -> Iterator[list[RecordedGraph]]:
     """In here training loops run as on CUDA; yields the graphs they made."""
-    from safemil.capture import CudaUpdate
+    from safemil.training.capture import CudaUpdate
 
     graphs: list[RecordedGraph] = []
 
@@ -83,7 +83,7 @@ def captured_training() -> Iterator[list[RecordedGraph]]:
         return graphs[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("safemil.capture.TapedUpdate", CudaUpdate)
+        patch.setattr("safemil.training.capture.TapedUpdate", CudaUpdate)
         patch.setattr(torch.cuda, "Stream", Stream)
         patch.setattr(torch.cuda, "current_stream", Stream)
         patch.setattr(torch.cuda, "stream", contextlib.nullcontext)

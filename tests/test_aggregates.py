@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from safemil import aggregates
-from safemil.metrics import auroc
+from safemil.evaluation import aggregates
+from safemil.evaluation.metrics import auroc
 
 
 def test_iqm_cuts_a_quarter_of_the_flattened_matrix_from_each_side():

@@ -7,14 +7,14 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from safemil import diagnostics
-from safemil.aggregators import AGGREGATORS, MonotoneMLP, any_costly, make_aggregator, soft_maximum
-from safemil.bags import bag_scores, segment_scores
-from safemil.config import ConfigError
-from safemil.cost_model import mil_loss
-from safemil.discounting import discounted_length
-from safemil.settings import AggregationConfig, CostModelConfig
-from safemil.training import train
+from safemil.algorithm.aggregators import AGGREGATORS, MonotoneMLP, any_costly, make_aggregator, soft_maximum
+from safemil.algorithm.bags import bag_scores, segment_scores
+from safemil.algorithm.cost_model import mil_loss
+from safemil.algorithm.discounting import discounted_length
+from safemil.config.overrides import ConfigError
+from safemil.config.settings import AggregationConfig, CostModelConfig
+from safemil.evaluation import diagnostics
+from safemil.training.loop import train
 from tests.conftest import toy_splits
 from tests.test_cost_model import cost_model, first_batch, separable_split
 from tests.test_methods import actions_of, fit

@@ -18,8 +18,8 @@ from rich.console import Console
 
 from analysis import comparison, diagnosis, summary, sweeps, table_text, tables, trial_rows, wide_tables
 from analysis.load import load_run, varying_axes, write_trials_csv
-from safemil import aggregates
-from safemil.diagnostics import failure_signatures
+from safemil.evaluation import aggregates
+from safemil.evaluation.diagnostics import failure_signatures
 from tests.fabricated_run import edit_row, small_run, trial_values, trials_frame
 
 ROOT = Path(__file__).resolve().parent.parent

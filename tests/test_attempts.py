@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from safemil.datasets import sha256
-from safemil.errors import UserError
-from safemil.training import TrainingError
+from safemil.config.errors import UserError
+from safemil.data.locate import sha256
+from safemil.training.loop import TrainingError
 from tests.conftest import write_ball_dataset
 from tune import attempts, files, pack, rows
 from tune.attempts import perform
@@ -108,13 +108,13 @@ def test_what_another_process_holds_is_left_to_it(work):
 def test_a_real_loss_that_is_nan_for_one_seed(work, monkeypatch):
     """Seed 1's weights are infinite; the others end as they do without it."""
     import baselines.bc
-    from safemil.cloning import clone_trajectories
+    from safemil.algorithm.cloning import clone_trajectories
 
     def fit(splits, config, *, seeds, device, log, snapshots):
         chosen = [split.unlabeled for split in splits]
         size = [splits[0].trajectories.lengths[own].sum() for own in chosen]
         weights = [np.full(n, np.inf if seed == 1 else 1.0) for n, seed in zip(size, seeds, strict=True)]
-        steps = baselines.bc.Steps.of(splits, device)
+        steps = baselines.bc.Transitions.from_splits(splits, device)
         return clone_trajectories(
             splits, chosen, config.policy, steps, seeds=seeds, log=log, snapshots=snapshots, weights=weights
         )
@@ -196,6 +196,6 @@ def test_a_node_without_the_folder_or_with_another_dataset_says_so(work, monkeyp
     assert "is not the file that the run began with" in row["reason"]
     monkeypatch.setenv("DSRL_DATASET_DIR", str(tmp_path))
     monkeypatch.setenv("DSRL_SOURCES", "http://127.0.0.1:9")
-    monkeypatch.setattr("safemil.datasets.source_addresses", lambda: ["http://127.0.0.1:9"])
+    monkeypatch.setattr("safemil.data.locate.source_addresses", lambda: ["http://127.0.0.1:9"])
     (row, *_) = perform(dataclasses.replace(work, dataset="/nowhere/data.hdf5"))
     assert "no /nowhere/data.hdf5" in row["reason"] and "Three ways out" in row["reason"]

@@ -6,9 +6,9 @@ import torch
 
 from baselines import dexperts, dwbc, oracle_cost, ppl, safedice
 from baselines.settings import PPLConfig
-from safemil import method
-from safemil.config import dotted_fields, override
-from safemil.settings import CostModelConfig, SafeMILConfig, WeightsConfig
+from safemil.algorithm import safemil as method
+from safemil.config.overrides import dotted_fields, override
+from safemil.config.settings import CostModelConfig, SafeMILConfig, WeightsConfig
 from tests.conftest import toy_splits
 from tests.test_methods import SMALL, fit
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from safemil import simulators
-from safemil.errors import UserError
-from safemil.recipes import gait_search, velocity
-from safemil.recipes.bullet import BALL_CIRCLE, CAR_RUN, BallInLane, BallOnCircle, CarInLane, CarOnCircle
-from safemil.recipes.navigation import BINS, CAR, CIRCLE_RANGE, GOAL_RANGE, POINT, OnCircle, ToGoal
-from safemil.recipes.table import RECIPES, find_recipe
-from safemil.recording import record_one
-from safemil.tasks import TASKS, find_task
+from safemil.collection.recipes import gait_search, velocity
+from safemil.collection.recipes.bullet import BALL_CIRCLE, CAR_RUN, BallInLane, BallOnCircle, CarInLane, CarOnCircle
+from safemil.collection.recipes.navigation import BINS, CAR, CIRCLE_RANGE, GOAL_RANGE, POINT, OnCircle, ToGoal
+from safemil.collection.recipes.table import RECIPES, find_recipe
+from safemil.collection.recording import record_one
+from safemil.config.errors import UserError
+from safemil.data.tasks import TASKS, find_task
+from safemil.simulation import simulators
 
 
 class TestTable:

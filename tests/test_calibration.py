@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from safemil import calibration
-from safemil.learned import Learned
-from safemil.splits import HiddenLabels, Split
-from safemil.trajectories import Outcomes, Trajectories
+from safemil.data.splits import HiddenLabels, Split
+from safemil.data.trajectories import Outcomes, Trajectories
+from safemil.evaluation import calibration
+from safemil.training.fit_result import FitResult
 
 LENGTHS = (2, 3, 2, 4, 2, 3, 2)  # trajectories 0 and 1 in D_N, 2 to 5 in D_U, 6 outside
 
@@ -23,7 +23,7 @@ class FirstCoordinate(nn.Module):
 
 
 @pytest.fixture
-def scored() -> tuple[Learned, Split, HiddenLabels]:
+def scored() -> tuple[FitResult, Split, HiddenLabels]:
     offsets = np.concatenate([[0], np.cumsum(LENGTHS)])
     owner = np.repeat(np.arange(7), LENGTHS)
     data = Trajectories(np.stack([owner / 10, owner], 1).astype(np.float32), np.zeros((len(owner), 1)), offsets)
@@ -32,7 +32,7 @@ def scored() -> tuple[Learned, Split, HiddenLabels]:
     labels = HiddenLabels(outcomes, ~bad, bad, 1.0, {})
     split = Split(data, np.array([0]), np.array([2, 3]), np.array([1]), np.array([4, 5]))
     weights = np.repeat([1.5, 0.5], [2, 4])
-    return Learned(nn.Identity(), FirstCoordinate(), weights=weights), split, labels
+    return FitResult(nn.Identity(), FirstCoordinate(), weights=weights), split, labels
 
 
 def test_every_trajectory_has_its_place_score_truth_and_weight(scored):
@@ -50,7 +50,7 @@ def test_every_trajectory_has_its_place_score_truth_and_weight(scored):
 
 def test_a_method_with_weights_alone_has_no_score(scored):
     learned, split, labels = scored
-    table = calibration.trajectory_table(Learned(nn.Identity(), weights=learned.weights), split, labels)
+    table = calibration.trajectory_table(FitResult(nn.Identity(), weights=learned.weights), split, labels)
     assert np.isnan(table["predicted_cost"]).all() and np.isfinite(table["weight"]).sum() == 2
 
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from safemil import cost_model, precision, tape
+from safemil.algorithm import cost_model
+from safemil.nn import precision
+from safemil.training import tape
 from tests import test_resuming
 from tests.recorded_graph import RecordedGraph, captured_training
 from tests.test_methods import actions_of
@@ -29,7 +31,7 @@ def assert_same_result(name, settings):
     """Policies and logged metrics: of updates run one after the other, repeated from a tape, and replayed."""
     plain_records, taped_records, captured_records = (test_resuming.Records() for _ in range(3))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("safemil.capture.TapedUpdate", lambda update: update)
+        patch.setattr("safemil.training.capture.TapedUpdate", lambda update: update)
         plain, pairs = test_resuming.fit_with(None, plain_records, name, **settings)
     with taped_updates() as started:
         taped, _ = test_resuming.fit_with(None, taped_records, name, **settings)
@@ -53,7 +55,7 @@ def taped_updates() -> Iterator[list[tape.TapedUpdate]]:
         return started[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("safemil.capture.TapedUpdate", begin)
+        patch.setattr("safemil.training.capture.TapedUpdate", begin)
         yield started
 
 

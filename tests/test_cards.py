@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from safemil import datasets
-from safemil.card import find_faults, make_card
-from safemil.card_page import markdown, write_card
-from safemil.dataset_file import save
-from safemil.tasks import find_task
-from safemil.trajectories import DatasetError, Outcomes, Trajectories
+from safemil.data.card import find_faults, make_card
+from safemil.data.card_page import markdown, write_card
+from safemil.data.hdf5 import save
+from safemil.data.provenance import sha256
+from safemil.data.tasks import find_task
+from safemil.data.trajectories import DatasetError, Outcomes, Trajectories
 
 TASK = find_task("BallCircle")
 N, LENGTH = 600, 5
@@ -92,8 +93,8 @@ class TestWarnings:
 
 
 def card_labels(outcomes):
-    from safemil.settings import SplitConfig
-    from safemil.splits import make_split
+    from safemil.config.settings import SplitConfig
+    from safemil.data.splits import make_split
 
     trajectories = Trajectories(
         np.zeros((len(outcomes.rewards), 1)), np.zeros((len(outcomes.rewards), 1)), outcomes.offsets
@@ -111,7 +112,7 @@ class TestPage:
         assert "600 trajectories, 3000 steps, collected (recipe a+b, seed 0)." in text
         assert "| preferred | 300 | 0 to 0 | 200.0 to 799.0 |" in text
         assert "| a | 200 |" in text and "| b | 400 |" in text
-        assert datasets.sha256(path) in text
+        assert sha256(path) in text
         picture = page.with_suffix(".png").read_bytes()
         assert picture.startswith(b"\x89PNG") and len(picture) < 150_000
 

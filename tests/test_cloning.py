@@ -6,14 +6,15 @@ import torch
 from torch import nn
 
 from baselines.bc import safe_trajectories
-from safemil import policies
-from safemil.cloning import clone, make_policy
-from safemil.policies import HEADS, Deterministic, Policy, gaussian_parameters, tanh_gaussian_log_prob
-from safemil.replicas import Steps, make_generators
-from safemil.settings import PolicyConfig
-from safemil.splits import HiddenLabels, Split
-from safemil.training import no_log
-from safemil.trajectories import Outcomes, Trajectories
+from safemil.algorithm.cloning import clone, make_policy
+from safemil.config.settings import PolicyConfig
+from safemil.data.splits import HiddenLabels, Split
+from safemil.data.trajectories import Outcomes, Trajectories
+from safemil.nn import policies
+from safemil.nn.policies import HEADS, Deterministic, Policy, gaussian_parameters, tanh_gaussian_log_prob
+from safemil.nn.streams import make_generators
+from safemil.training.loop import no_log
+from safemil.training.transitions import Transitions
 
 NOTHING = np.array([], dtype=np.int64)
 
@@ -34,7 +35,7 @@ def fit_policy(observations, actions, weights, **settings) -> Policy:
     config = PolicyConfig(**{"hidden": (), "learning_rate": 0.05, "normalize_observations": False, **settings})
     policy = make_policy([split], config, [0], "cpu")
     rows = [np.arange(len(observations))]
-    steps = Steps(data.observations, data.actions, "cpu")
+    steps = Transitions(data.observations, data.actions, "cpu")
     clone(policy, rows, None if weights is None else [weights], config, steps, seeds=[0], log=no_log)
     return policy
 
@@ -158,7 +159,7 @@ def test_every_head_is_finite_at_the_ends_of_the_action_range(head):
 
 
 def test_stacked_linear_is_r_ordinary_layers():
-    from safemil.layers import StackedMLP
+    from safemil.nn.layers import StackedMLP
 
     network = StackedMLP(make_generators([0, 1], "test"), (3, 4, 2), activation="relu")
     x = torch.randn(2, 5, 3)
@@ -171,8 +172,8 @@ def test_stacked_linear_is_r_ordinary_layers():
 @pytest.mark.parametrize("n_outputs", [1, 2])
 def test_slopes_are_the_gradient_and_so_are_their_gradients(n_outputs):
     """Against autograd: differentiated once, and twice."""
-    from safemil.layers import StackedMLP
-    from safemil.networks import slopes
+    from safemil.nn.layers import StackedMLP
+    from safemil.nn.networks import slopes
 
     network = StackedMLP(make_generators([0, 1], "test"), (3, 8, 8, n_outputs), initialization="he").double()
     x = torch.randn(2, 20, 3, dtype=torch.float64, requires_grad=True)

@@ -15,17 +15,19 @@ import h5py
 import numpy as np
 import pytest
 
-from safemil import collect, datasets, simulators
-from safemil.balance import both_sides
-from safemil.card import recipes_of
-from safemil.dataset_file import load, read_layout
-from safemil.errors import UserError
-from safemil.recipes.bullet import BALL_CIRCLE, BallOnCircle
-from safemil.recipes.recipe import Recipe
-from safemil.recipes.table import RECIPES
-from safemil.recording import Recording
-from safemil.tasks import find_task
-from safemil.trajectories import Outcomes
+from safemil import collect, datasets
+from safemil.collection import collecting
+from safemil.collection.recipes.bullet import BALL_CIRCLE, BallOnCircle
+from safemil.collection.recipes.recipe import Recipe
+from safemil.collection.recipes.table import RECIPES
+from safemil.collection.recording import Recording
+from safemil.config.errors import UserError
+from safemil.data.balance import both_sides
+from safemil.data.card import recipes_of
+from safemil.data.hdf5 import load, read_layout
+from safemil.data.tasks import find_task
+from safemil.data.trajectories import Outcomes
+from safemil.simulation import simulators
 
 TASK = find_task("BallCircle")
 
@@ -109,12 +111,12 @@ class TestBookkeeping:
     def test_existing_file_is_left_alone(self, walk, caplog, monkeypatch):
         caplog.set_level(logging.INFO)
         path = run()
-        monkeypatch.setattr(collect, "record_all", None)  # would fail if it were called
+        monkeypatch.setattr(collecting, "record_all", None)  # would fail if it were called
         assert run() == path
         assert "exists already, collected with these settings" in caplog.text
         with pytest.raises(UserError, match=r"exists and was made otherwise \(seed 0\); --overwrite replaces it"):
             run(seed=7)
-        monkeypatch.setattr(collect, "_provenance", lambda *_: {"parameters": "{}"})
+        monkeypatch.setattr(collecting, "_provenance", lambda *_: {"parameters": "{}"})
         with pytest.raises(UserError, match="the recipe's parameters have changed since"):
             run()
 
@@ -158,7 +160,7 @@ class TestResuming:
     def test_goes_on_where_it_was_stopped(self, folder, tmp_path, walk, monkeypatch, capsys, caplog):
         whole = run(output=tmp_path / "whole.hdf5")
         monkeypatch.setattr(simulators, "make", Stops)
-        monkeypatch.setattr("safemil.parts.UNITS_PER_CHUNK", 1)
+        monkeypatch.setattr("safemil.collection.parts.UNITS_PER_CHUNK", 1)
         monkeypatch.setattr(Stops, "episodes", 0)
         caplog.set_level(logging.INFO)
         with pytest.raises(KeyboardInterrupt):
@@ -174,19 +176,19 @@ class TestResuming:
         assert not parts.exists()
 
     def test_what_another_seed_or_recipe_or_an_older_agent_left_is_not_taken(self, folder, walk, tmp_path, monkeypatch):
-        first = collect._parts(folder, TASK, "scripted", 0)
-        assert first.folder == collect._parts(folder, TASK, "scripted", 0).folder
+        first = collecting._parts(folder, TASK, "scripted", 0)
+        assert first.folder == collecting._parts(folder, TASK, "scripted", 0).folder
         others = {
-            collect._parts(folder, TASK, recipe, seed).folder for recipe, seed in (("scripted", 1), ("learned", 0))
+            collecting._parts(folder, TASK, recipe, seed).folder for recipe, seed in (("scripted", 1), ("learned", 0))
         }
         (tmp_path / "recipes").mkdir()
         (tmp_path / "recipes" / "bullet.py").write_text("# the same ranges, another controller")
-        monkeypatch.setattr(collect.table, "__file__", str(tmp_path / "recipes" / "table.py"))
-        assert len(others | {first.folder, collect._parts(folder, TASK, "scripted", 0).folder}) == 4
+        monkeypatch.setattr(collecting.table, "__file__", str(tmp_path / "recipes" / "table.py"))
+        assert len(others | {first.folder, collecting._parts(folder, TASK, "scripted", 0).folder}) == 4
 
     def test_a_damaged_part_is_recorded_again(self, folder, tmp_path, walk):
         whole = run(4, output=tmp_path / "whole.hdf5")
-        parts = collect._parts(folder, TASK, "scripted", 0)
+        parts = collecting._parts(folder, TASK, "scripted", 0)
         parts.folder.mkdir(parents=True)
         (parts.folder / "000002.npz").write_bytes(b"PK half of it")
         assert parts.load(2) is None

@@ -12,7 +12,7 @@ import pytest
 
 from analysis import compare, curate
 from analysis.load import load_run
-from safemil.errors import UserError
+from safemil.config.errors import UserError
 from tests.fabricated_run import edit_row, small_run
 
 

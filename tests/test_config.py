@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from safemil.config import ConfigError, dotted_fields, fingerprint, override, to_dict
-from safemil.errors import UserError
-from safemil.settings import EvaluationConfig, SafeMILConfig, SplitConfig
+from safemil.config.errors import UserError
+from safemil.config.overrides import ConfigError, dotted_fields, fingerprint, override, to_dict
+from safemil.config.settings import EvaluationConfig, SafeMILConfig, SplitConfig
 from tune.grids import GRIDS, PRESETS, Grid
 from tune.methods import METHODS
 from tune.trials import expand, packs, trial_from_dict, varying_axes

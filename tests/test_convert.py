@@ -8,11 +8,12 @@ import h5py
 import numpy as np
 import pytest
 
-from safemil import datasets, file_notes
-from safemil.convert import convert
-from safemil.dataset_file import load, read_layout
-from safemil.errors import UserError
-from safemil.tasks import find_task
+from safemil import datasets
+from safemil.config.errors import UserError
+from safemil.data import provenance as file_notes
+from safemil.data.convert import convert
+from safemil.data.hdf5 import load, read_layout
+from safemil.data.tasks import find_task
 
 LENGTHS = (3, 5, 2)
 OFFSETS = np.concatenate([[0], np.cumsum(LENGTHS)])

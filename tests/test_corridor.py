@@ -7,10 +7,10 @@ walks on. D_N: right. D_U: half left, half right, so p = 1/2.
 import numpy as np
 import pytest
 
-from safemil import diagnostics
-from safemil.settings import SplitConfig
-from safemil.splits import make_split
-from safemil.trajectories import Outcomes, Trajectories
+from safemil.config.settings import SplitConfig
+from safemil.data.splits import make_split
+from safemil.data.trajectories import Outcomes, Trajectories
+from safemil.evaluation import diagnostics
 from tests.test_methods import small_config
 from tune.methods import METHODS
 

@@ -7,15 +7,16 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from safemil.bags import SegmentSampler, bag_scores, segment_scores
-from safemil.cost_model import ROWS_KEPT, CostModel, mil_loss
-from safemil.discounting import discounted_length
-from safemil.metrics import mil_loss_floor
-from safemil.replicas import Steps, Streams
-from safemil.settings import CostModelConfig
-from safemil.splits import Split
-from safemil.training import train
-from safemil.trajectories import Trajectories
+from safemil.algorithm.bags import SegmentSampler, bag_scores, segment_scores
+from safemil.algorithm.cost_model import ROWS_KEPT, CostModel, mil_loss
+from safemil.algorithm.discounting import discounted_length
+from safemil.config.settings import CostModelConfig
+from safemil.data.splits import Split
+from safemil.data.trajectories import Trajectories
+from safemil.evaluation.metrics import mil_loss_floor
+from safemil.nn.streams import Streams
+from safemil.training.loop import train
+from safemil.training.transitions import Transitions
 
 NOTHING = np.array([], dtype=np.int64)
 
@@ -31,7 +32,7 @@ def separable_split(n: int = 60, length: int = 12) -> Split:
 
 def cost_model(split: Split, seed: int = 0, **settings) -> CostModel:
     config = CostModelConfig(**{"hidden": (16,), "learning_rate": 0.02, "steps": 300, **settings})
-    steps = Steps(split.trajectories.observations, split.trajectories.actions, "cpu")
+    steps = Transitions(split.trajectories.observations, split.trajectories.actions, "cpu")
     return CostModel([split], config, steps, [seed], "cpu")
 
 
@@ -115,7 +116,7 @@ def test_mil4_lemma_1_by_monte_carlo():
     n, bag_size, n_bags = 50, 8, 100_000
     offsets = 3 * np.arange(n + 1)
     sampler = SegmentSampler(offsets, [np.arange(n)], 2, discount=1.0)
-    _, drawn = sampler.pick(Streams([0], "lemma", "cpu").uniform(n_bags, bag_size, 2))
+    _, drawn = sampler.sample(Streams([0], "lemma", "cpu").uniform(n_bags, bag_size, 2))
     share = (drawn < 0.1 * n).any(-1).double().mean().item()  # 10 % of the trajectories are preferred
     assert share == pytest.approx(1 - 0.9**8, abs=0.005)
 
@@ -136,7 +137,7 @@ def test_segments_stay_inside_their_trajectory_and_reach_both_ends():
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     for by in ("trajectory", "transition"):
         sampler = SegmentSampler(offsets, [np.arange(3)], 5, discount=0.9, by=by)
-        starts, chosen = sampler.pick(Streams([0], "bags", "cpu").uniform(1, 4000, 2))
+        starts, chosen = sampler.sample(Streams([0], "bags", "cpu").uniform(1, 4000, 2))
         rows, factors = sampler.expand(starts[0], chosen[0])
         first, last = torch.tensor(offsets)[chosen[0]], torch.tensor(offsets)[chosen[0] + 1] - 1
         assert (rows >= first.unsqueeze(-1)).all() and (rows <= last.unsqueeze(-1)).all()
@@ -164,7 +165,7 @@ def test_full_trajectories_are_not_scored_by_their_length():
 
 def test_transition_sampling_is_proportional_to_starts():
     sampler = SegmentSampler(np.array([0, 5, 20]), [np.arange(2)], 1, discount=1.0, by="transition")
-    _, chosen = sampler.pick(Streams([1], "bags", "cpu").uniform(1, 40_000, 2))
+    _, chosen = sampler.sample(Streams([1], "bags", "cpu").uniform(1, 40_000, 2))
     assert (chosen == 1).double().mean().item() == pytest.approx(15 / 20, abs=0.01)
 
 

@@ -17,11 +17,12 @@ import h5py
 import numpy as np
 import pytest
 
-from safemil import datasets, download
-from safemil.dataset_file import save
-from safemil.errors import UserError
-from safemil.tasks import find_task
-from safemil.trajectories import Outcomes, Trajectories
+from safemil import datasets
+from safemil.config.errors import UserError
+from safemil.data import download, locate, provenance
+from safemil.data.hdf5 import save
+from safemil.data.tasks import find_task
+from safemil.data.trajectories import Outcomes, Trajectories
 
 TASK = find_task("BallCircle")
 NAME = TASK.file_name
@@ -144,7 +145,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def fetch(*servers: Server):
-    return datasets.fetch(TASK, sources=[server.address for server in servers], progress=False)
+    return locate.fetch(TASK, sources=[server.address for server in servers], progress=False)
 
 
 def visible(folder) -> list[str]:
@@ -179,7 +180,7 @@ class TestDownload:
     def test_a_dead_source_does_not_cost_what_another_has_sent(self, folder, content, start_server, dead_address):
         server = start_server(content, break_after=[200_000] + [0] * download.FRUITLESS_ATTEMPTS)
         with pytest.raises(UserError):
-            datasets.fetch(TASK, sources=[server.address, dead_address], progress=False)
+            locate.fetch(TASK, sources=[server.address, dead_address], progress=False)
         fetch(server)
         assert server.asked[-1] is not None
 
@@ -257,7 +258,7 @@ class TestBadSources:
         assert fetch(bad, good).read_bytes() == content
         assert len(good.asked) == 1
         assert re.search(message, caplog.text)
-        assert not (datasets.dataset_folder() / f"{NAME}.part").exists()
+        assert not (locate.dataset_folder() / f"{NAME}.part").exists()
 
     def test_less_than_announced(self, folder, content, start_server):
         with pytest.raises(UserError, match=r"the connection broke \(.*IncompleteRead.*in a row"):
@@ -273,13 +274,13 @@ class TestBadSources:
 
     def test_file_of_another_task(self, folder, content, start_server):
         with pytest.raises(UserError, match=r"'observations' has shape \(5000, 8\), expected \(5000, 7\)"):
-            datasets.fetch(find_task("BallRun"), sources=[start_server(content).address], progress=False)
+            locate.fetch(find_task("BallRun"), sources=[start_server(content).address], progress=False)
         assert visible(folder) == []
 
     def test_nobody_answers(self, folder, dead_address):
         before = time.monotonic()
         with pytest.raises(UserError) as raised:
-            datasets.fetch(TASK, sources=[dead_address, "not-an-address"], progress=False)
+            locate.fetch(TASK, sources=[dead_address, "not-an-address"], progress=False)
         assert time.monotonic() - before < 5
         message = str(raised.value)
         assert f"no dataset for BallCircle: {NAME} is not in {folder}, and no source gave it" in message
@@ -292,9 +293,9 @@ class TestBadSources:
         ):
             assert way_out in message
 
-    def test_a_task_without_recipe_names_those_with_one(self, dead_address):
-        with pytest.raises(UserError, match="take a task that can be collected .BallCircle.*CarPush2 has no recipe"):
-            datasets.fetch(find_task("CarPush2"), sources=[dead_address], progress=False)
+    def test_a_task_without_recipe_is_told_where_to_look(self, dead_address):
+        with pytest.raises(UserError, match="collect data: .*--task CarPush2 .--list shows the tasks"):
+            locate.fetch(find_task("CarPush2"), sources=[dead_address], progress=False)
 
     def test_full_disk(self, content, start_server, monkeypatch):
         free = type("Usage", (), {"free": 1000})
@@ -320,13 +321,13 @@ def test_two_processes_download_once(folder, content, start_server):
 
 class TestSources:
     def test_order(self, monkeypatch):
-        assert datasets.source_addresses() == [
+        assert locate.source_addresses() == [
             "https://huggingface.co/datasets/YYY-45/DSRL/resolve/main",
             "http://data.offline-saferl.org/download",
         ]
         monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/")
         monkeypatch.setenv("DSRL_SOURCES", "http://a/x, http://b")
-        assert datasets.source_addresses()[:3] == [
+        assert locate.source_addresses()[:3] == [
             "http://a/x",
             "http://b",
             "https://mirror.example/datasets/YYY-45/DSRL/resolve/main",
@@ -335,12 +336,12 @@ class TestSources:
     def test_sources_of_the_environment_are_asked_first(self, content, start_server, monkeypatch):
         server = start_server(content)
         monkeypatch.setenv("DSRL_SOURCES", server.address)
-        assert datasets.fetch(TASK, progress=False).read_bytes() == content
+        assert locate.fetch(TASK, progress=False).read_bytes() == content
 
     def test_default_folder(self, monkeypatch):
         monkeypatch.delenv("DSRL_DATASET_DIR")
         monkeypatch.setenv("HOME", "/home/someone")
-        assert str(datasets.dataset_folder()) == "/home/someone/.dsrl/datasets"
+        assert str(locate.dataset_folder()) == "/home/someone/.dsrl/datasets"
 
 
 class TestOnDisk:
@@ -372,21 +373,21 @@ class TestOnDisk:
         path = tmp_path / "x.hdf5"
         path.write_bytes(b"abc")
         known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        assert datasets.sha256(path) == known
+        assert provenance.sha256(path) == known
         note = path.with_name("x.hdf5.sha256")
         note.write_text(note.read_text().replace(known, "kept"))
-        assert datasets.sha256(path) == "kept"
+        assert provenance.sha256(path) == "kept"
         path.write_bytes(b"abc")
         os.utime(path, ns=(0, 0))
-        assert datasets.sha256(path) == known
+        assert provenance.sha256(path) == known
         note.write_text("damaged")
-        assert datasets.sha256(path) == known
+        assert provenance.sha256(path) == known
 
     def test_sha256_in_a_folder_that_may_only_be_read(self, tmp_path, monkeypatch):
         path = tmp_path / "x.hdf5"
         path.write_bytes(b"abc")
         (tmp_path / "x.hdf5.sha256").mkdir()  # root may write everywhere, but not over a folder
-        assert datasets.sha256(path).startswith("ba7816bf")
+        assert provenance.sha256(path).startswith("ba7816bf")
         assert visible(tmp_path) == ["x.hdf5", "x.hdf5.sha256"]
 
 

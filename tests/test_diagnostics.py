@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from safemil import diagnostics
-from safemil.learned import Learned
+from safemil.evaluation import diagnostics
+from safemil.training.fit_result import FitResult
 from tests.conftest import toy_splits
 
 
@@ -23,8 +23,8 @@ class FirstAction(nn.Module):
         return torch.sigmoid(10 * self.sign * actions[..., 0])
 
 
-def learned(sign: float = 1.0, weights=None) -> Learned:
-    return Learned(None, FirstAction(sign), weights=weights)
+def learned(sign: float = 1.0, weights=None) -> FitResult:
+    return FitResult(None, FirstAction(sign), weights=weights)
 
 
 def test_a_perfect_score():
@@ -54,8 +54,8 @@ def test_weights_of_few_trajectories_have_a_small_effective_sample():
 
 def test_a_method_without_a_score_has_no_diagnostics():
     (pair,) = toy_splits()
-    assert diagnostics.label_free(Learned(None), pair[0]) == {}
-    assert diagnostics.oracle(Learned(None), *pair) == {}
+    assert diagnostics.label_free(FitResult(None), pair[0]) == {}
+    assert diagnostics.oracle(FitResult(None), *pair) == {}
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from safemil import evaluate, video
-from safemil.checkpoints import save
+from safemil import evaluate
+from safemil.data.tasks import TASKS
 from safemil.evaluate import main, summary
-from safemil.policies import Policy
-from safemil.replicas import make_generators
-from safemil.rollouts import Episode, roll_out
-from safemil.tasks import TASKS
+from safemil.nn.checkpoints import save
+from safemil.nn.policies import Policy
+from safemil.nn.streams import make_generators
+from safemil.simulation import video
+from safemil.simulation.rollouts import Episode, roll_out
 
 RUN = TASKS["BallRun"]
 
@@ -95,9 +96,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from safemil import video
-from safemil.errors import UserError
-from safemil.tasks import TASKS
+from safemil.simulation import video
+from safemil.config.errors import UserError
+from safemil.data.tasks import TASKS
 try:
     task = replace(TASKS["PointCircle2"], horizon=3)
     video.record(lambda observations: np.ones((1, 2)), task, [0, 1], 0, Path(sys.argv[1]), 25.0)

@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from safemil import checkpoints
-from safemil.bags import SegmentSampler
-from safemil.cost_model import CostModel
-from safemil.failure_modes import BalancedTable, MultiHeadCostNetwork, find_modes, k_means
-from safemil.networks import CostNetwork
-from safemil.replicas import Steps, Streams, make_generators
-from safemil.settings import CostModelConfig
-from safemil.splits import Split
-from safemil.training import train
-from safemil.trajectories import Trajectories
+from safemil.algorithm.bags import SegmentSampler
+from safemil.algorithm.cost_model import CostModel
+from safemil.algorithm.failure_modes import BalancedTable, MultiHeadCostNetwork, find_modes, k_means
+from safemil.config.settings import CostModelConfig
+from safemil.data.splits import Split
+from safemil.data.trajectories import Trajectories
+from safemil.nn import checkpoints
+from safemil.nn.networks import CostNetwork
+from safemil.nn.streams import Streams, make_generators
+from safemil.training.loop import train
+from safemil.training.transitions import Transitions
 from tests.conftest import toy_splits
 from tests.test_methods import actions_of, fit
 
@@ -36,7 +37,9 @@ def learned_costs(second: float, **settings) -> list[float]:
     """Costs of a safe step and of the two ways of failing, after training with bags of 128."""
     split = bandit(second)
     small = {"hidden": (16,), "learning_rate": 0.02, "segment_length": 1, "bag_size": 128}
-    model = CostModel([split], CostModelConfig(**{**small, **settings}), Steps.of([split], "cpu"), [0], "cpu")
+    model = CostModel(
+        [split], CostModelConfig(**{**small, **settings}), Transitions.from_splits([split], "cpu"), [0], "cpu"
+    )
     train("cost_model", [model.objective()], model.draw, model.prepare, steps=200)
     with torch.no_grad():
         return model.network(torch.eye(3).unsqueeze(0), torch.zeros(1, 3, 1))[0].tolist()
@@ -99,7 +102,7 @@ def test_balanced_draws():
     """Modes are equally likely, and so are a mode's entries; each replica has its own modes."""
     sets, modes = [np.array([5, 6, 7, 8]), np.array([1, 2])], [np.array([0, 0, 0, 1]), np.array([0, 0])]
     table = BalancedTable(sets, modes, "cpu")
-    drawn = table.pick(Streams([0, 1], "modes", "cpu").uniform(50, 400))
+    drawn = table.sample(Streams([0, 1], "modes", "cpu").uniform(50, 400))
     for replica, expected in ((0, {5: 1 / 6, 6: 1 / 6, 7: 1 / 6, 8: 1 / 2}), (1, {1: 1 / 2, 2: 1 / 2})):
         values, counts = drawn[:, replica].unique(return_counts=True)
         shares = dict(zip(values.tolist(), (counts / counts.sum()).tolist(), strict=True))
@@ -112,7 +115,7 @@ def test_segments_of_balanced_modes(by):
     offsets = 4 * np.arange(11)
     modes = [(np.arange(10) == 9).astype(np.int64)]
     sampler = SegmentSampler(offsets, [np.arange(10)], 2, discount=1.0, by=by, modes=modes)
-    starts, chosen = sampler.pick(Streams([0], "bags", "cpu").uniform(20, 1000, 2))
+    starts, chosen = sampler.sample(Streams([0], "bags", "cpu").uniform(20, 1000, 2))
     assert (chosen == 9).double().mean().item() == pytest.approx(0.5, abs=0.02)
     assert set((starts - torch.tensor(offsets)[chosen]).unique().tolist()) == {0, 1, 2}
 
@@ -128,7 +131,7 @@ def test_one_head_is_the_cost_network_bitwise():
     ]
     config = CostModelConfig(bag_size=8, learning_rate=1e-2, hidden=(16,))
     for network in networks:
-        model = CostModel([split] * 2, config, Steps.of([split], "cpu"), [0, 1], "cpu", network=network)
+        model = CostModel([split] * 2, config, Transitions.from_splits([split], "cpu"), [0, 1], "cpu", network=network)
         train("cost_model", [model.objective()], model.draw, model.prepare, steps=20)
     for mine, theirs in zip(*(network.parameters() for network in networks), strict=True):
         assert torch.equal(mine, theirs)

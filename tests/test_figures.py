@@ -9,8 +9,8 @@ from PIL import Image
 
 from analysis import aggregate_figures, calibration_figures, canvas, figures, floors, labels, looks, summary, sweeps
 from analysis.load import load_curves, load_run, load_trial_tables
-from safemil import metrics
-from safemil.discounting import discounted_length
+from safemil.algorithm.discounting import discounted_length
+from safemil.evaluation import metrics
 from tests.fabricated_run import small_run, trial_values, trials_frame
 
 

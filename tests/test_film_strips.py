@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from analysis import film_strips, report
-from safemil.checkpoints import load_policy, save
-from safemil.policies import Policy
-from safemil.replicas import make_generators
-from safemil.rollouts import roll_out
-from safemil.tasks import find_task
+from safemil.data.tasks import find_task
+from safemil.nn.checkpoints import load_policy, save
+from safemil.nn.policies import Policy
+from safemil.nn.streams import make_generators
+from safemil.simulation.rollouts import roll_out
 from tests.fabricated_run import small_run
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from safemil import checkpoints, diagnostics
-from safemil.config import dotted_fields, override
-from safemil.splits import HiddenLabels
-from safemil.training import TrainingError, no_log
-from safemil.trajectories import Outcomes
+from safemil.config.overrides import dotted_fields, override
+from safemil.data.splits import HiddenLabels
+from safemil.data.trajectories import Outcomes
+from safemil.evaluation import diagnostics
+from safemil.nn import checkpoints
+from safemil.training.loop import TrainingError, no_log
 from tests.conftest import SAFE_ACTION, UNSAFE_ACTION, toy_splits
 from tune.grids import GRIDS, PRESETS
 from tune.methods import METHODS, Method

@@ -1,4 +1,4 @@
-"""The estimators of safemil/metrics.py against numbers worked by hand and against their defining identities."""
+"""The estimators of safemil/evaluation/metrics.py against numbers worked by hand and their defining identities."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from safemil import metrics
-from safemil.discounting import discounted_length
+from safemil.algorithm.discounting import discounted_length
+from safemil.evaluation import metrics
 
 
 @pytest.fixture

@@ -142,8 +142,8 @@ def test_no_ray_at_the_address(whole, tmp_path):
 @pytest.mark.slow
 def test_an_empty_dataset_folder_variable_counts_as_unset():
     code = (
-        "from safemil.simulators import make; from safemil.tasks import find_task; from safemil.datasets import *;"
-        "make(find_task('BallRun')).close(); print(dataset_folder())"
+        "from safemil.simulation.simulators import make; from safemil.data.tasks import find_task;"
+        "from safemil.data.locate import *; make(find_task('BallRun')).close(); print(dataset_folder())"
     )
     shown = run("-c", code, DSRL_DATASET_DIR="")
     assert shown.returncode == 0 and shown.stdout.strip().endswith(".dsrl/datasets"), shown.stderr

@@ -18,13 +18,13 @@ from baselines import osrl_bcql, osrl_cdt, osrl_coptidice, osrl_cpq
 from baselines.osrl_networks import TransitionBatches, network_arguments
 from baselines.osrl_settings import BCQLConfig, BEARLConfig, CDTConfig, COptiDICEConfig, CPQConfig
 from baselines.osrl_training import Problem, dsrl_arrays, fit_seeds
-from safemil.config import ConfigError, dotted_fields, override
-from safemil.errors import UserError
-from safemil.rollouts import play
-from safemil.splits import HiddenLabels, Split
-from safemil.tasks import TASKS
-from safemil.training import TrainingError
-from safemil.trajectories import Outcomes, Trajectories
+from safemil.config.errors import UserError
+from safemil.config.overrides import ConfigError, dotted_fields, override
+from safemil.data.splits import HiddenLabels, Split
+from safemil.data.tasks import TASKS
+from safemil.data.trajectories import Outcomes, Trajectories
+from safemil.simulation.rollouts import play
+from safemil.training.loop import TrainingError
 from tune.methods import METHODS
 
 NOTHING = np.array([], dtype=np.int64)

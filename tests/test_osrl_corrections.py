@@ -10,7 +10,7 @@ import torch
 from baselines import osrl_coptidice, osrl_cpq
 from baselines.osrl_networks import TransitionBatches
 from baselines.osrl_settings import BCQLConfig, COptiDICEConfig, CPQConfig
-from safemil.discounting import discounted_length
+from safemil.algorithm.discounting import discounted_length
 from tests.test_osrl import BANDIT_OF, bandit_action, capture, costly_steps, one_step_of_cost, problem, small
 
 CORRECTED = {"osrl_faithful": False}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from safemil import precision
-from safemil.errors import UserError
-from safemil.layers import StackedMLP, linear
-from safemil.replicas import make_generators
+from safemil.config.errors import UserError
+from safemil.nn import precision
+from safemil.nn.layers import StackedMLP, linear
+from safemil.nn.streams import make_generators
 from tests.test_methods import actions_of, fit
 from tune.prepare import open_run
 

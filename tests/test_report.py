@@ -14,7 +14,7 @@ import pytest
 
 from analysis import comparison, report, summary
 from analysis.answer import answer
-from safemil.errors import UserError
+from safemil.config.errors import UserError
 from tests.fabricated_run import edit_row, small_run, trial_values, trials_frame
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from safemil.resuming import Keeper, resuming
+from safemil.training.resuming import Keeper, resuming
 from tests.test_methods import actions_of, fit
 
 DIFFERING = ["safemil", "ppl-trex", "dwbc", "safedice", "dexperts", "bc-all"]  # the others train as one of these does

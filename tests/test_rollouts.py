@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from safemil import rollouts
-from safemil.checkpoints import load_policy, save
-from safemil.errors import UserError
-from safemil.policies import Policy
-from safemil.replicas import make_generators
-from safemil.rollouts import Episode, RolloutError, evaluate_chunk, evaluate_policies, roll_out
-from safemil.simulators import episode_seed
-from safemil.tasks import TASKS, Task
-from safemil.worker_pool import Chunk, WorkerDied, run_chunks
+from safemil.config.errors import UserError
+from safemil.data.tasks import TASKS, Task
+from safemil.nn.checkpoints import load_policy, save
+from safemil.nn.policies import Policy
+from safemil.nn.streams import make_generators
+from safemil.simulation import rollouts
+from safemil.simulation.rollouts import Episode, RolloutError, evaluate_chunk, evaluate_policies, roll_out
+from safemil.simulation.simulators import episode_seed
+from safemil.simulation.worker_pool import Chunk, WorkerDied, run_chunks
 
 BALL = TASKS["BallCircle"]
 

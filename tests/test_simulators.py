@@ -10,10 +10,10 @@ import sys
 import numpy as np
 import pytest
 
-from safemil import simulators
-from safemil.errors import UserError
-from safemil.tasks import TASKS
-from safemil.video import STRIP_HEIGHT
+from safemil.config.errors import UserError
+from safemil.data.tasks import TASKS
+from safemil.simulation import simulators
+from safemil.simulation.video import STRIP_HEIGHT
 
 # One task of each kind. CarCircle, DroneRun, CarButton1 and CarPush2 carry state from one episode into the next when
 # their simulator is reused; BallCircle ignores the seed given to reset.

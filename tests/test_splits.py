@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from safemil.settings import SplitConfig
-from safemil.splits import Split, SplitError, make_split
-from safemil.trajectories import Outcomes, Trajectories
+from safemil.config.settings import SplitConfig
+from safemil.data.splits import Split, SplitError, make_split
+from safemil.data.trajectories import Outcomes, Trajectories
 from tests.conftest import toy_splits
 
 

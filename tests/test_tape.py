@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from safemil.tape import Tape, TapedUpdate
+from safemil.training.tape import Tape, TapedUpdate
 
 CALLS = 12
 FACTORS = torch.ones(1), torch.full((1,), 2.0)
@@ -151,7 +151,7 @@ def test_no_compiler_is_imported():
     """Which would take a second of every process."""
     code = """
         import sys, torch
-        from safemil.tape import TapedUpdate
+        from safemil.training.tape import TapedUpdate
         x = torch.zeros(3)
         taped = TapedUpdate(lambda: x.add_(1))
         for _ in range(4):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from safemil.errors import UserError
-from safemil.tasks import PAPER_TASKS, TASKS, find_task
+from safemil.config.errors import UserError
+from safemil.data.tasks import PAPER_TASKS, TASKS, find_task
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import csv
 import numpy as np
 import pytest
 
-from safemil.checkpoints import load_metadata, load_policy
-from safemil.dataset_file import save
+from safemil.data.hdf5 import save
+from safemil.nn.checkpoints import load_metadata, load_policy
 from safemil.train import main
 from tests.conftest import SAFE_ACTION, toy_dataset
 

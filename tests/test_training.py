@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from safemil import checkpoints
-from safemil.layers import StackedMLP
-from safemil.objectives import AdamW, Objective, clip_gradients, lay_out, schedule_factor
-from safemil.policies import Policy
-from safemil.replicas import BLOCK, IndexTable, Streams, make_generators
-from safemil.training import train
+from safemil.nn import checkpoints
+from safemil.nn.layers import StackedMLP
+from safemil.nn.policies import Policy
+from safemil.nn.streams import BLOCK, IndexTable, Streams, make_generators
+from safemil.training.loop import train
+from safemil.training.objectives import AdamW, Objective, clip_gradients, lay_out, schedule_factor
 
 
 def test_streams_depend_on_seed_and_purpose_alone():
@@ -26,7 +26,7 @@ def test_streams_depend_on_seed_and_purpose_alone():
 
 def test_index_table_is_uniform_over_sets_of_differing_sizes():
     table = IndexTable([np.array([7, 8, 9]), np.array([1])], "cpu")
-    drawn = table.pick(Streams([0, 1], "table", "cpu").uniform(1, 30_000))[0]
+    drawn = table.sample(Streams([0, 1], "table", "cpu").uniform(1, 30_000))[0]
     shares = [(drawn[0] == value).double().mean().item() for value in (7, 8, 9)]
     assert shares == pytest.approx([1 / 3] * 3, abs=0.01)
     assert (drawn[1] == 1).all()
@@ -183,7 +183,7 @@ def test_importing_the_package_loads_no_heavy_library():
     import sys
 
     code = (
-        "import sys, safemil.method, safemil.splits, safemil.diagnostics, baselines.bc;"
+        "import sys, safemil.algorithm.safemil, safemil.data.splits, safemil.evaluation.diagnostics, baselines.bc;"
         "print([name for name in ('h5py', 'pandas', 'matplotlib', 'ray', 'gymnasium', 'pydantic', 'scipy', 'requests')"
         " if name in sys.modules])"
     )

@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
-from safemil.dataset_file import load, save
-from safemil.tasks import find_task
-from safemil.trajectories import DatasetError, Outcomes, Trajectories
+from safemil.data.hdf5 import load, save
+from safemil.data.tasks import find_task
+from safemil.data.trajectories import DatasetError, Outcomes, Trajectories
 
 LENGTHS = (3, 2, 4)
 OFFSETS = np.array([0, 3, 5, 9])
@@ -181,7 +181,7 @@ class TestFile:
         assert "trajectory 0 has 201 steps, a BallCircle episode 200: is an end missing?" in caplog.text
 
     def test_compressed_and_read_in_pieces(self, path, rng, monkeypatch):
-        monkeypatch.setattr("safemil.dataset_file.ROWS_PER_READ", 4)
+        monkeypatch.setattr("safemil.data.hdf5.ROWS_PER_READ", 4)
         observations = rng.normal(size=(9, 8))
         with h5py.File(path, "r+") as file:
             del file["observations"]
@@ -259,9 +259,10 @@ class TestFile:
 
 def test_reading_needs_no_simulator_and_importing_no_h5py(path):
     script = """
-import sys, safemil.trajectories, safemil.dataset_file, safemil.datasets, safemil.collect, safemil.recipes.table
+import sys, safemil.data.trajectories, safemil.data.hdf5, safemil.datasets, safemil.collect
+import safemil.collection.recipes.table
 assert not {"h5py", "requests", "filelock", "tqdm", "torch", "gymnasium"} & set(sys.modules), "imported too early"
-safemil.dataset_file.load(sys.argv[1])
+safemil.data.hdf5.load(sys.argv[1])
 assert not {"gymnasium", "dsrl", "torch"} & set(sys.modules), "reading a file imports a simulator"
 """
     subprocess.run([sys.executable, "-c", script, str(path)], check=True, timeout=60)

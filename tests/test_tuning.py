@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from safemil.errors import UserError
+from safemil.config.errors import UserError
 from tune import tuning
 from tune.files import write_json
 from tune.grids import GRIDS, TUNING

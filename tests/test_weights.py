@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from safemil.settings import WeightsConfig
-from safemil.weights import (
+from safemil.algorithm.weights import (
     effective_sample_size,
     hard_weights,
     segment_sums,
     step_weights,
     trajectory_means,
 )
+from safemil.config.settings import WeightsConfig
 
 LENGTHS = np.array([2, 3])
 COSTS = np.array([0.1, 0.3, 0.5, 0.5, 0.8])  # means 0.2 and 0.6

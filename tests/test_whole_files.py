@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from safemil.whole_files import discard, whole
+from safemil.config.atomic import atomic_write, discard
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from safemil.whole_files import whole
-with whole(Path(sys.argv[1])) as temporary:
+from safemil.config.atomic import atomic_write
+with atomic_write(Path(sys.argv[1])) as temporary:
     temporary.write_text("half")
     print(temporary, flush=True)
     time.sleep(600)
@@ -37,7 +37,7 @@ def names(folder):
 
 def test_the_name_is_given_at_the_end_and_folders_are_made(tmp_path):
     path = tmp_path / "new" / "row.json"
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("all of it")
         assert not path.exists() and temporary.parent == path.parent
     assert path.read_text() == "all of it" and names(path.parent) == ["row.json"]
@@ -46,7 +46,7 @@ def test_the_name_is_given_at_the_end_and_folders_are_made(tmp_path):
 def test_an_error_leaves_the_former_file_and_nothing_else(tmp_path):
     path = tmp_path / "row.json"
     path.write_text("former")
-    with pytest.raises(ZeroDivisionError), whole(path) as temporary:
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as temporary:
         temporary.write_text("half")
         1 / 0  # noqa: B018
     assert path.read_text() == "former" and names(tmp_path) == ["row.json"]
@@ -58,7 +58,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_write_and_a_living_one_is_
     living, half = writer(path)
     kill(killed)
     assert {left.name, half.name} == set(names(tmp_path))
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("all of it")
     assert names(tmp_path) == sorted([half.name, "row.json"])
     kill(living)
@@ -71,7 +71,7 @@ def test_other_files_and_other_machines_are_left_alone(tmp_path):
     others = [".row~elsewhere~1.tmp", ".row.json~elsewhere~1.tmp", ".row~x~elsewhere~1.tmp", "row.tmp"]
     for name in others:
         (tmp_path / name).write_text("")
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("all of it")
     assert names(tmp_path) == sorted(["row", *others])
     discard(path)

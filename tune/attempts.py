@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from safemil.errors import UserError
+from safemil.config.errors import UserError
 from tune.claims import Claims
 from tune.files import read_json
 from tune.rows import failure_row, write_failure
@@ -58,7 +58,7 @@ def perform(work: Work, progress: Progress = no_progress, run: Run | None = None
 
 def attempt(work: Work, progress: Progress, run: Run | None = None) -> Rows:
     """Run a claimed pack until it ends or has crashed once too often."""
-    from safemil.training import TrainingError
+    from safemil.training.loop import TrainingError
 
     if run is None:
         from tune.pack import run_pack as run

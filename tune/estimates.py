@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safemil.tasks import find_task
+from safemil.data.tasks import find_task
 from tune.trials import Trial, packs
 
 FULL_SEGMENT = "full"

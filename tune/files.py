@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from safemil.whole_files import whole
+from safemil.config.atomic import atomic_write
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -30,7 +30,7 @@ def without_nan(values: Any) -> Any:
 
 def write_atomically(path: Path, text: str) -> None:
     """Through a temporary name in the same folder; on the disk, not in its cache, when this returns."""
-    with whole(path) as temporary, temporary.open("w") as file:
+    with atomic_write(path) as temporary, temporary.open("w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from safemil.errors import UserError
-from safemil.tasks import PAPER_TASKS
+from safemil.config.errors import UserError
+from safemil.data.tasks import PAPER_TASKS
 from tune.methods import METHODS
 
 PRESETS: dict[str, dict[str, Any]] = {  # a method's name holds what is for that method alone
-    "bench": {},  # the defaults of safemil/settings.py
+    "bench": {},  # the defaults of safemil/config/settings.py
     "paper": {
         "mode": "joint",
         "cost_model.pairs": 1,

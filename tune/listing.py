@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from safemil.config import flatten, to_dict
-from safemil.tasks import TASKS
+from safemil.config.overrides import flatten, to_dict
+from safemil.data.tasks import TASKS
 from tune.estimates import Estimate, estimate, rates
 from tune.grids import GRIDS
 from tune.methods import METHODS

@@ -22,8 +22,8 @@ from baselines.settings import (
     SafeDICEConfig,
     TREXConfig,
 )
-from safemil.errors import UserError
-from safemil.settings import SafeMILConfig
+from safemil.config.errors import UserError
+from safemil.config.settings import SafeMILConfig
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Method:
 EVERYTHING = "D_N, D_U, rewards, costs"
 
 METHODS: dict[str, Method] = {
-    "safemil": Method("safemil.method:fit", SafeMILConfig, "D_N, D_U", "cost from bags, weighted cloning"),
+    "safemil": Method("safemil.algorithm.safemil:fit", SafeMILConfig, "D_N, D_U", "cost from bags, weighted cloning"),
     "ppl": Method("baselines.ppl:fit", PPLConfig, "D_N, D_U", "cost from single-segment preferences, weighted cloning"),
     "ppl-trex": Method("baselines.ppl:fit_trex", TREXConfig, "D_N, D_U", "the same in T-REX's own form"),
     "dwbc": Method("baselines.dwbc:fit", DWBCConfig, "D_N, D_U", "discriminator-weighted cloning (DWBC-NU)"),

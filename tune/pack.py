@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from safemil import precision
-from safemil.config import fingerprint
-from safemil.errors import UserError
-from safemil.tasks import find_task
+from safemil.config.errors import UserError
+from safemil.config.overrides import fingerprint
+from safemil.data.tasks import find_task
+from safemil.nn import precision
 from tune.files import read_json, write_atomically, write_json
 from tune.methods import find_method
 from tune.provenance import git_commit, package_versions
@@ -35,7 +35,7 @@ def load_dataset(path: str, task_name: str):
     Raises:
         UserError: the file cannot be used, or holds no rewards and costs.
     """
-    from safemil.dataset_file import load
+    from safemil.data.hdf5 import load
 
     trajectories, outcomes = load(path, find_task(task_name))
     if outcomes is None:
@@ -87,7 +87,7 @@ def dataset_on_this_node(work: Work, task_name: str) -> Path:
     Raises:
         UserError: there is none, or not the one that the driver saw.
     """
-    from safemil.datasets import fetch, sha256
+    from safemil.data.locate import fetch, sha256
 
     path = Path(work.dataset)
     if not path.exists():
@@ -102,10 +102,11 @@ def dataset_on_this_node(work: Work, task_name: str) -> Path:
 
 def train_pack(pack: Sequence[Trial], work: Work, progress: Progress) -> None:
     """Fit every seed of the pack at once and write one folder per trial, complete but for its rollouts."""
-    from safemil import calibration, checkpoints, diagnostics
-    from safemil.datasets import sha256
-    from safemil.resuming import Keeper, resuming
-    from safemil.splits import make_split
+    from safemil.data.locate import sha256
+    from safemil.data.splits import make_split
+    from safemil.evaluation import calibration, diagnostics
+    from safemil.nn import checkpoints
+    from safemil.training.resuming import Keeper, resuming
 
     first = pack[0]
     dataset = dataset_on_this_node(work, first.task)

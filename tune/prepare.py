@@ -11,8 +11,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from safemil.errors import UserError
-from safemil.tasks import Task, find_task
+from safemil.config.errors import UserError
+from safemil.data.tasks import Task, find_task
 from tune.files import read_json, write_json
 from tune.trials import Trial, packs
 from tune.work import Work, is_done
@@ -71,9 +71,9 @@ def dataset_file(task: Task, download: bool) -> Path:
     Raises:
         UserError: none of the three; names the ways out.
     """
-    from safemil.collect import collect
-    from safemil.datasets import fetch, find
-    from safemil.recipes.table import RECIPES
+    from safemil.collection.collecting import collect
+    from safemil.collection.recipes.table import RECIPES
+    from safemil.data.locate import fetch, find
 
     recipe = next(iter(RECIPES.get(task.name, {}).values()), None)
     quick = recipe is not None and recipe.minutes <= MINUTES_TO_COLLECT
@@ -91,7 +91,7 @@ def dataset_file(task: Task, download: bool) -> Path:
 
 def make_works(trials: Sequence[Trial], datasets: dict[str, Path], folder: Path, **settings: Any) -> dict[str, Work]:
     """Pack id -> work, for the packs with anything left to do; ``settings`` are those of ``Work``."""
-    from safemil.datasets import sha256
+    from safemil.data.locate import sha256
 
     works = {}
     for pack in packs(trials):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from safemil.errors import UserError
+from safemil.config.errors import UserError
 
 STARTS = 3  # of Ray on this machine, before it is given up
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from safemil.tasks import Task, find_task
+from safemil.data.tasks import Task, find_task
 from tune.files import read_json, write_atomically, write_json
 from tune.trials import Trial
 
@@ -25,7 +25,7 @@ def evaluate_trial(folder: Path, workers: int) -> None:
     """Roll out the final policy and its snapshots; writes episodes.csv."""
     import pandas as pd
 
-    from safemil.checkpoints import load_metadata
+    from safemil.nn.checkpoints import load_metadata
 
     config = read_json(folder / "config.json")
     evaluation = config["evaluation"]
@@ -46,7 +46,7 @@ def evaluate_trial(folder: Path, workers: int) -> None:
 
 def play(episodes: dict[Path, int], task: Task, evaluation_seed: int, workers: int) -> dict[Path, list[Any]]:
     """Checkpoint -> its episodes; in this process with one worker, else on a pool."""
-    from safemil.rollouts import evaluate_chunk, evaluate_policies
+    from safemil.simulation.rollouts import evaluate_chunk, evaluate_policies
 
     if workers == 1:
         return {path: evaluate_chunk(path, task.name, range(n), evaluation_seed) for path, n in episodes.items()}
@@ -57,7 +57,7 @@ def write_row(folder: Path) -> dict[str, Any]:
     """episodes.csv, diagnostics.json and config.json -> row.json; then the trial is done."""
     import pandas as pd
 
-    from safemil.diagnostics import failure_signatures
+    from safemil.evaluation.diagnostics import failure_signatures
 
     config, found = read_json(folder / "config.json"), read_json(folder / "diagnostics.json")
     episodes = pd.read_csv(folder / "episodes.csv")
@@ -117,7 +117,7 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
 
 def rollout_metrics(episodes, task_name: str, cost_limit: float, references: dict[str, float]) -> dict[str, float]:
     """Metrics of one checkpoint's episodes (a table with columns return and cost)."""
-    from safemil import metrics
+    from safemil.evaluation import metrics
 
     task = find_task(task_name)
     returns, costs = episodes["return"].to_numpy(), episodes["cost"].to_numpy()

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 try:
-    from safemil import precision
-    from safemil.config import parse_assignments
-    from safemil.errors import UserError, entry_point
+    from safemil.config.errors import UserError, entry_point
+    from safemil.config.overrides import parse_assignments
+    from safemil.nn import precision
 except ModuleNotFoundError:
     sys.exit("error: the package is not installed; run `make install`, then .venv/bin/python tune/run.py ...")
 from tune.grids import PRESETS, Grid, find_grid

@@ -13,8 +13,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from safemil.errors import UserError
-from safemil.whole_files import whole
+from safemil.config.atomic import atomic_write
+from safemil.config.errors import UserError
 
 
 def is_uri(storage: str) -> bool:
@@ -85,5 +85,5 @@ def _get(filesystem, root: str, folder: Path) -> None:
         return
     for path in sorted(filesystem.find(root), key=lambda path: path.endswith("/done")):
         target = folder / path[len(root) :].lstrip("/")
-        with whole(target) as temporary:
+        with atomic_write(target) as temporary:
             filesystem.get_file(path, str(temporary))

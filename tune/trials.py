@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from safemil.config import dotted_fields, fingerprint, flatten, override, to_dict, unknown_setting
-from safemil.errors import UserError
-from safemil.settings import EvaluationConfig, SplitConfig
-from safemil.tasks import find_task
+from safemil.config.errors import UserError
+from safemil.config.overrides import dotted_fields, fingerprint, flatten, override, to_dict, unknown_setting
+from safemil.config.settings import EvaluationConfig, SplitConfig
+from safemil.data.tasks import find_task
 from tune.grids import PRESETS, Grid
 from tune.methods import find_method
 from tune.tuning import stored_settings

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safemil.config import flatten
-from safemil.errors import UserError, entry_point
+from safemil.config.errors import UserError, entry_point
+from safemil.config.overrides import flatten
 
 STORE = Path(__file__).with_name("tuned.json")
 SCORE = "auroc_unlabeled"

@@ -28,7 +28,7 @@ class Work:
     gpus: float = 0.0  # share of a GPU
     workers: int = 1  # rollout processes; 1 rolls out in the process that trained
     threads: int = 1
-    precision: str = "highest"  # of training's products, see safemil/precision.py
+    precision: str = "highest"  # of training's products, see safemil/nn/precision.py
     command: str = ""
     storage: str = ""  # URI that finished trials are copied to; empty where trials_folder is the storage itself
     session: str = ""  # shared by all processes of one command

@@ -1,0 +1,1 @@
+"""SafeMIL itself: bags -> step cost -> weights -> cloned policy."""

@@ -1,0 +1,178 @@
+"""Trajectories and step weights -> policy: weighted behaviour cloning of R replicas.
+
+    min over pi of  E_{(s, a) ~ D_U} [ w(s, a) * loss(pi(s), a) ],   w with mean 1
+
+Plain behaviour cloning is the same with unit weights. Rows are drawn uniformly and the loss is weighted, rather than
+rows drawn by weight: the data order then is the same for every method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from safemil.config.settings import PolicyConfig
+from safemil.data.splits import Split
+from safemil.nn.policies import Policy
+from safemil.nn.streams import IndexTable, Streams, make_generators
+from safemil.training.fit_result import FitResult, SnapshotRecorder, snapshot_steps
+from safemil.training.loop import Log, train
+from safemil.training.objectives import Batch, Info, Objective
+from safemil.training.transitions import Transitions, set_normalizers
+
+
+def make_policy(splits: Sequence[Split], config: PolicyConfig, seeds: Sequence[int], device: str) -> Policy:
+    """R freshly initialized policies that carry their split's observation statistics."""
+    data = splits[0].trajectories
+    generators = make_generators(seeds, "policy network")
+    policy = Policy(generators, data.observation_dim, data.action_dim, config.hidden, config.head).to(device)
+    if config.normalize_observations:
+        set_normalizers([policy.normalizer], splits)
+    return policy
+
+
+def cloning_objective(policy: Policy, config: PolicyConfig, loss) -> Objective:
+    """An imitation loss of the policy with its optimizer."""
+    return Objective(
+        "policy",
+        policy.parameters(),
+        loss,
+        config.learning_rate,
+        schedule=config.schedule,
+        weight_decay=config.weight_decay,
+    )
+
+
+class TransitionSampler:
+    """Batches of single transitions from a set of rows per replica."""
+
+    def __init__(
+        self,
+        rows: Sequence[np.ndarray],
+        steps: Transitions,
+        seeds: Sequence[int],
+        batch_size: int,
+        purpose: str = "transitions",
+    ) -> None:
+        self.steps, self.batch_size = steps, batch_size
+        device = steps.observations.device
+        self.table = IndexTable(rows, device)
+        self.streams = Streams(seeds, purpose, device)
+
+    def draw(self, n_steps: int) -> Batch:
+        """Rows ``(n_steps, R, batch_size)``."""
+        return {"rows": self.table.sample(self.streams.uniform(n_steps, self.batch_size))}
+
+    def prepare(self, drawn: Batch) -> Batch:
+        """Rows -> observations and actions ``(R, batch_size, .)``."""
+        observations, actions = self.steps(drawn["rows"])
+        return {"observations": observations, "actions": actions, "rows": drawn["rows"]}
+
+
+def clone(
+    policy: Policy,
+    rows: Sequence[np.ndarray],
+    weights: Sequence[np.ndarray] | None,
+    config: PolicyConfig,
+    steps: Transitions,
+    *,
+    seeds: Sequence[int],
+    log: Log,
+    held_out: Sequence[np.ndarray] | None = None,
+    snapshot_steps: Sequence[int] = (),
+    on_snapshot=None,
+) -> None:
+    """Train ``policy`` in place.
+
+    Args:
+        rows: for each replica, the rows of the shared data to clone.
+        weights: for each replica, the weight of each of those rows (mean 1), or None for plain cloning.
+        held_out: rows whose unweighted loss is logged at every report.
+    """
+    table = None if weights is None else weight_table(rows, weights, steps)
+
+    def loss(batch: Batch) -> tuple[Tensor, Info]:
+        per_pair = policy.loss(batch["observations"], batch["actions"])
+        if table is not None:
+            per_pair = per_pair * table.gather(1, batch["rows"])
+        return per_pair.mean(1), {}
+
+    sampler = TransitionSampler(rows, steps, seeds, config.batch_size)
+    validation = None if held_out is None else ValidationLoss(policy, held_out, steps)
+
+    def report(stage: str, step: int, metrics: dict[str, np.ndarray]) -> None:
+        log(stage, step, metrics if validation is None else {**metrics, "held_out_loss": validation()})
+
+    train(
+        "policy",
+        [cloning_objective(policy, config, loss)],
+        sampler.draw,
+        sampler.prepare,
+        steps=config.steps,
+        log=report,
+        snapshot_steps=snapshot_steps,
+        on_snapshot=on_snapshot,
+    )
+
+
+def clone_trajectories(
+    splits: Sequence[Split],
+    chosen: Sequence[np.ndarray],
+    config: PolicyConfig,
+    steps: Transitions,
+    *,
+    seeds: Sequence[int],
+    log: Log,
+    snapshots: int,
+    weights: Sequence[np.ndarray] | None = None,
+    scorers: Sequence[nn.Module | None] | None = None,
+) -> list[FitResult]:
+    """The last stage of most methods: a fresh policy per replica that clones its own choice of trajectories.
+
+    Args:
+        chosen: for each replica the trajectories to clone.
+        weights: for each replica the weight of each of their steps, or None.
+        scorers: for each replica the network that ranked the steps, handed on with the policy.
+        snapshots: how many evenly spaced copies of each policy to keep; the last is the result.
+    """
+    data = splits[0].trajectories
+    policy = make_policy(splits, config, seeds, str(steps.observations.device))
+    recorder = SnapshotRecorder(policy)
+    clone(
+        policy,
+        [data.rows(indices) for indices in chosen],
+        weights,
+        config,
+        steps,
+        seeds=seeds,
+        log=log,
+        held_out=[data.rows(split.unlabeled_held_out) for split in splits],
+        snapshot_steps=snapshot_steps(config.steps, snapshots),
+        on_snapshot=recorder,
+    )
+    return recorder.results(scorers, weights)
+
+
+def weight_table(rows: Sequence[np.ndarray], weights: Sequence[np.ndarray], steps: Transitions) -> Tensor:
+    """Weights laid out over all rows of the data, ``(R, n_steps)``, zero where a replica does not clone."""
+    table = torch.zeros(len(rows), len(steps.observations))
+    for replica, (own, values) in enumerate(zip(rows, weights, strict=True)):
+        table[replica, torch.as_tensor(own)] = torch.as_tensor(values, dtype=torch.float32)
+    return table.to(steps.observations.device)
+
+
+class ValidationLoss:
+    """Unweighted imitation loss on up to 2,000 evenly spaced held-out rows of each replica, ``(R,)``."""
+
+    def __init__(self, policy: Policy, rows: Sequence[np.ndarray], steps: Transitions, most: int = 2_000) -> None:
+        n = min(most, *map(len, rows))
+        chosen = np.stack([own[np.linspace(0, len(own) - 1, n).astype(int)] for own in rows])
+        self.policy = policy
+        self.batch = steps(torch.as_tensor(chosen, device=steps.observations.device))
+
+    @torch.no_grad()
+    def __call__(self) -> np.ndarray:
+        return self.policy.loss(*self.batch).mean(1).cpu().numpy()

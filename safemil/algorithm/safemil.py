@@ -1,0 +1,160 @@
+"""SafeMIL (arXiv 2511.08136): learn a step cost from bags, weigh the unlabeled trajectories, clone the safe ones.
+
+    cost    min over c   E[ softplus(S(B_U) - S(B_N)) ]            safemil/algorithm/cost_model.py
+    weight  w = exp(-G_H * mean cost of the trajectory / beta)     safemil/algorithm/weights.py
+    policy  min over pi  E_{D_U}[ w * loss(pi(s), a) ]             safemil/algorithm/cloning.py
+
+`two_stage` trains the cost, freezes it and clones with cached weights. `joint` is the paper's alternation: one cost
+update, then one policy update on the same unlabeled segments, each weighted by exp(-z / beta) and discounted by g^t.
+
+Differences from the public notes on the paper: `two_stage` is the default (one frozen cost serves many policies, and
+weights are per trajectory); observations are normalized; the head is deterministic, which shares its optimum with the
+squared error on a reparameterized sample of a two-component mixture (the conditional mean, with vanishing spread).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from safemil.algorithm.bags import segment_scores
+from safemil.algorithm.cloning import clone_trajectories, cloning_objective, make_policy
+from safemil.algorithm.cost_model import CostModel
+from safemil.algorithm.weights import step_weights, trajectory_means
+from safemil.config.overrides import ConfigError
+from safemil.config.settings import CostModelConfig, SafeMILConfig
+from safemil.data.splits import Split
+from safemil.nn.networks import extract_replica
+from safemil.training.fit_result import FitResult, SnapshotRecorder, score_rows, snapshot_steps
+from safemil.training.loop import Log, no_log, train
+from safemil.training.objectives import Batch, Info
+from safemil.training.transitions import Transitions, set_normalizers
+
+LONGEST_WEIGHT_SCALE = 10  # H of G_H in the exponential weights; a longer one leaves a single trajectory with weight
+
+
+def fit(
+    splits: Sequence[Split],
+    config: SafeMILConfig,
+    *,
+    seeds: Sequence[int],
+    device: str = "cpu",
+    log: Log = no_log,
+    snapshots: int = 1,
+) -> list[FitResult]:
+    """Train one policy per seed, all packed.
+
+    Args:
+        splits: one per seed, over the same trajectories.
+        seeds: of the learner's own draws (initialization, bags, batches).
+        snapshots: how many evenly spaced copies of each policy to keep; the last is the result.
+    """
+    steps = Transitions.from_splits(splits, device)
+    cost_model = CostModel(splits, config.cost_model, steps, seeds, device)
+    if config.policy.normalize_observations:
+        set_normalizers([cost_model.network.normalizer], splits)
+    if config.mode == "joint":
+        return fit_jointly(splits, cost_model, config, steps, seeds=seeds, log=log, snapshots=snapshots)
+    objective = cost_model.objective()
+    train("cost_model", [objective], cost_model.draw, cost_model.prepare, steps=config.cost_model.steps, log=log)
+    return clone_trajectories(
+        splits,
+        [split.unlabeled for split in splits],
+        config.policy,
+        steps,
+        seeds=seeds,
+        log=log,
+        snapshots=snapshots,
+        weights=unlabeled_weights(splits, cost_model, config, steps),
+        scorers=[extract_replica(cost_model.network, index) for index in range(len(seeds))],
+    )
+
+
+def unlabeled_weights(
+    splits: Sequence[Split], cost_model: CostModel, config: SafeMILConfig, steps: Transitions
+) -> list[np.ndarray]:
+    """Weight of each step of each replica's D_U under its frozen cost, mean 1."""
+    data = splits[0].trajectories
+    costs = score_rows(cost_model.network, steps, [data.rows(split.unlabeled) for split in splits])
+    references: list[np.ndarray | None] = [None] * len(splits)
+    if config.weights.kind == "hard":
+        held_out = [split.nonpreferred_held_out for split in splits]
+        held_out_costs = score_rows(cost_model.network, steps, [data.rows(indices) for indices in held_out])
+        references = [
+            trajectory_means(values, data.lengths[indices])
+            for values, indices in zip(held_out_costs, held_out, strict=True)
+        ]
+    return [
+        step_weights(
+            values,
+            data.lengths[split.unlabeled],
+            config.weights,
+            segment_length=weight_scale_steps(config.cost_model),
+            discount=config.cost_model.discount,
+            reference=reference,
+        )
+        for values, split, reference in zip(costs, splits, references, strict=True)
+    ]
+
+
+def weight_scale_steps(config: CostModelConfig) -> int:
+    """H of the weights' scale G_H: the segments' own up to ten, so that long segments do not collapse the weights."""
+    if config.segment_length == "full":
+        return LONGEST_WEIGHT_SCALE
+    return min(int(config.segment_length), LONGEST_WEIGHT_SCALE)
+
+
+def fit_jointly(
+    splits: Sequence[Split],
+    cost_model: CostModel,
+    config: SafeMILConfig,
+    steps: Transitions,
+    *,
+    seeds: Sequence[int],
+    log: Log,
+    snapshots: int,
+) -> list[FitResult]:
+    """One cost update, then one policy update on the same unlabeled segments, ``policy.steps`` times."""
+    kind = config.weights.kind
+    if kind not in ("exponential", "exponential-segment", "exponential-step", "linear-step"):
+        raise ConfigError(f"weights.kind={kind}: mode=joint weighs segments or steps; use exponential-segment")
+    policy = make_policy(splits, config.policy, seeds, str(steps.observations.device))
+    recorder = SnapshotRecorder(policy)
+    horizon = float(cost_model.samplers[1].powers[: weight_scale_steps(config.cost_model)].sum())
+
+    @torch.no_grad()
+    def weights_of(observations: Tensor, actions: Tensor, factors: Tensor) -> Tensor:
+        """w of each step of the segments ``(R, items, H)``, mean 1 over the batch."""
+        costs = cost_model.network(observations, actions).view_as(factors)
+        if kind in ("exponential", "exponential-segment"):  # the drawn segment stands for its trajectory
+            z = segment_scores(costs, factors).unsqueeze(-1)
+            weights = torch.exp(-z / config.weights.beta).expand_as(factors)
+        elif kind == "exponential-step":
+            weights = torch.exp(-horizon * costs / config.weights.beta)
+        else:
+            weights = 1.0 - costs
+        return weights / (weights.mean((1, 2), keepdim=True) + 1e-3)
+
+    def policy_loss(batch: Batch) -> tuple[Tensor, Info]:
+        unlabeled = {name: values.chunk(2, dim=1)[1] for name, values in batch.items()}
+        steps = unlabeled["observations"].flatten(1, 2), unlabeled["actions"].flatten(1, 2)
+        factors = unlabeled["factors"]
+        weights = weights_of(*steps, factors) * factors
+        return (weights * policy.loss(*steps).view_as(factors)).sum((1, 2)) / factors.sum((1, 2)), {}
+
+    objectives = [cost_model.objective(), cloning_objective(policy, config.policy, policy_loss)]
+    train(
+        "joint",
+        objectives,
+        cost_model.draw,
+        cost_model.prepare,
+        steps=config.policy.steps,
+        log=log,
+        snapshot_steps=snapshot_steps(config.policy.steps, snapshots),
+        on_snapshot=recorder,
+    )
+    scorers = [extract_replica(cost_model.network, index) for index in range(len(seeds))]
+    return recorder.results(scorers, unlabeled_weights(splits, cost_model, config, steps))

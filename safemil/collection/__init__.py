@@ -1,0 +1,1 @@
+"""Behavior policies -> dataset files in DSRL's format."""

@@ -1,0 +1,1 @@
+"""Recipes: which behavior policies the data of a task come from."""

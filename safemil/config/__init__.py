@@ -1,0 +1,1 @@
+"""Settings with their ranges, overrides by dotted name, a user's errors, files written whole or not at all."""

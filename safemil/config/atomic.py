@@ -1,0 +1,58 @@
+"""Files written whole or not at all, whatever becomes of the process that writes them.
+
+    with atomic_write(path) as temporary:      write to `temporary`; it takes the name `path` when the block ends
+    discard(path)                       delete the file, and what killed processes left half-written of it
+
+A process that is killed cannot clean up: what it left is deleted by the next one on its machine to write the same file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A hidden name in the folder of ``path``, which is made; an error in the block deletes what was written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover, writer in _half_written(path):
+        if _is_dead(*writer):
+            leftover.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}~{socket.gethostname()}~{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):  # the error that led here says more
+            temporary.unlink(missing_ok=True)
+
+
+def discard(path: Path) -> None:
+    """For who knows that no other process writes this file any more."""
+    for file in (path, *(leftover for leftover, _ in _half_written(path))):
+        file.unlink(missing_ok=True)
+
+
+def _half_written(path: Path) -> list[tuple[Path, tuple[str, int]]]:
+    """What is being, or was once, written of a file: (temporary, (host, process))."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}~([^~]*)~(\d+)\.tmp")
+    names = os.listdir(path.parent) if path.parent.is_dir() else ()
+    return [(path.with_name(name), (found[1], int(found[2]))) for name in names if (found := pattern.fullmatch(name))]
+
+
+def _is_dead(host: str, process: int) -> bool:
+    """Whether a process ran on this machine and is no more; those of other machines may live."""
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass  # alive, and somebody else's
+    return False

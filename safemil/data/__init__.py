@@ -1,0 +1,1 @@
+"""Tasks and dataset files -> trajectories -> D_N and D_U."""

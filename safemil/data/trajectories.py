@@ -1,0 +1,162 @@
+"""Trajectories: frozen arrays cut into episodes. What learners may see (``Trajectories``: observations, actions) and,
+apart from it, what they never see (``Outcomes``: rewards, costs).
+
+All steps of all episodes lie one after the other, without padding. ``offsets`` says where each one begins:
+
+    row              0   1   2   3   4   5   6   7   8
+    observations   [ o   o   o | o   o | o   o   o   o ]     (n_steps, observation_dim) float32
+    actions        [ a   a   a | a   a | a   a   a   a ]     (n_steps, action_dim)      float32
+    trajectory     [     0     |   1   |       2       ]
+    offsets          0           3       5               9   (n_trajectories + 1,)      int64
+
+Trajectory i is the rows ``offsets[i]:offsets[i + 1]``; its length is ``lengths[i]``; the last offset is ``n_steps``.
+``Outcomes`` holds one reward, cost and terminal per row under the same offsets. Files are read and written by
+``safemil.data.hdf5``; no simulator is needed for either.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from safemil.config.errors import UserError
+
+
+class DatasetError(UserError):
+    """A dataset, or an array meant to become one, that is not what it should be."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectories:
+    """Observations and actions of many episodes. Checked once, read-only after; ``len()`` counts trajectories."""
+
+    observations: np.ndarray  # (n_steps, observation_dim) float32
+    actions: np.ndarray  # (n_steps, action_dim) float32
+    offsets: np.ndarray  # (n_trajectories + 1,) int64
+
+    def __post_init__(self) -> None:
+        _freeze(self, "observations", np.float32, ndim=2)
+        _freeze(self, "actions", np.float32, ndim=2)
+        _freeze(self, "offsets", np.int64, ndim=1)
+        _check_offsets(self.offsets, {"observations": len(self.observations), "actions": len(self.actions)})
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def n_steps(self) -> int:
+        return len(self.observations)
+
+    @property
+    def observation_dim(self) -> int:
+        return self.observations.shape[1]
+
+    @property
+    def action_dim(self) -> int:
+        return self.actions.shape[1]
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """(n_trajectories,) int64, the number of steps of each."""
+        return _read_only(np.diff(self.offsets))
+
+    def rows(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Row indices (int64) of the trajectories ``indices``, concatenated in that order; repeats are repeated."""
+        return _rows(self.offsets, indices)
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Trajectories:
+        """A copy that holds the trajectories ``indices`` alone, in that order."""
+        rows = self.rows(indices)
+        return Trajectories(self.observations[rows], self.actions[rows], _offsets_of(self.lengths, indices))
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """Rewards, costs and terminals of the same episodes: for metrics and oracles alone, never handed to a learner."""
+
+    rewards: np.ndarray  # (n_steps,) float32
+    costs: np.ndarray  # (n_steps,) float32
+    terminals: np.ndarray  # (n_steps,) bool: the simulator ended the episode at this step (not a mere time limit)
+    offsets: np.ndarray  # (n_trajectories + 1,) int64, as in the trajectories they belong to
+
+    def __post_init__(self) -> None:
+        _freeze(self, "rewards", np.float32, ndim=1)
+        _freeze(self, "costs", np.float32, ndim=1)
+        _freeze(self, "terminals", bool, ndim=1)
+        _freeze(self, "offsets", np.int64, ndim=1)
+        _check_offsets(self.offsets, {name: len(getattr(self, name)) for name in ("rewards", "costs", "terminals")})
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @functools.cached_property
+    def returns(self) -> np.ndarray:
+        """(n_trajectories,) float64: the undiscounted sum of rewards of each trajectory."""
+        return _sums(self.rewards, self.offsets)
+
+    @functools.cached_property
+    def costs_total(self) -> np.ndarray:
+        """(n_trajectories,) float64: the undiscounted sum of costs of each trajectory."""
+        return _sums(self.costs, self.offsets)
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Outcomes:
+        """A copy that holds the trajectories ``indices`` alone, in that order."""
+        rows = _rows(self.offsets, indices)
+        offsets = _offsets_of(np.diff(self.offsets), indices)
+        return Outcomes(self.rewards[rows], self.costs[rows], self.terminals[rows], offsets)
+
+
+def first_bad_row(array: np.ndarray) -> int | None:
+    """The first row of a float array (n,) or (n, d) that holds NaN or infinity; None when there is none."""
+    finite = np.isfinite(array)
+    if finite.all():
+        return None
+    return int(np.argmin(finite if finite.ndim == 1 else finite.all(axis=1)))
+
+
+def _freeze(owner: Trajectories | Outcomes, name: str, dtype: type, ndim: int) -> None:
+    """Replace the field by a read-only view (a copy when the type differs), after checking dimensions and values."""
+    array = np.ascontiguousarray(getattr(owner, name), dtype=dtype)
+    if array.ndim != ndim:
+        raise DatasetError(f"{name}: shape {array.shape} has {array.ndim} dimension(s), expected {ndim}")
+    if array.dtype == np.float32 and (row := first_bad_row(array)) is not None:
+        raise DatasetError(f"{name}: row {row} holds NaN or infinity ({array[row]}); remove that trajectory")
+    object.__setattr__(owner, name, _read_only(array.view()))
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
+def _check_offsets(offsets: np.ndarray, lengths: dict[str, int]) -> None:
+    if len(offsets) < 1 or offsets[0] != 0:
+        raise DatasetError(f"offsets: must begin with 0, found {offsets[:3].tolist()}")
+    if np.any(np.diff(offsets) < 1):
+        where = int(np.argmax(np.diff(offsets) < 1))
+        raise DatasetError(f"offsets: trajectory {where} has no rows ({offsets[where]} to {offsets[where + 1]})")
+    for name, n_steps in lengths.items():
+        if offsets[-1] != n_steps:
+            raise DatasetError(f"{name}: {n_steps} rows, but the offsets end at {offsets[-1]}; both must agree")
+
+
+def _rows(offsets: np.ndarray, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    # Indexing a range first gives numpy's own treatment of negative numbers, masks and numbers out of range.
+    chosen = np.arange(len(offsets) - 1)[indices]
+    lengths = np.diff(offsets)[chosen]
+    starts_in_result = np.cumsum(lengths) - lengths
+    return np.repeat(offsets[:-1][chosen] - starts_in_result, lengths) + np.arange(lengths.sum())
+
+
+def _offsets_of(lengths: np.ndarray, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    chosen = lengths[np.arange(len(lengths))[indices]]
+    return np.concatenate([[0], np.cumsum(chosen)]).astype(np.int64)
+
+
+def _sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    if len(offsets) == 1:
+        return _read_only(np.zeros(0))
+    return _read_only(np.add.reduceat(values, offsets[:-1], dtype=np.float64))

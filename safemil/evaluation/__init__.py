@@ -1,0 +1,1 @@
+"""Metrics of episodes and scores, statistics over runs and tasks, failure signatures."""

@@ -1,0 +1,1 @@
+"""Stacked networks of R replicas: layers, policies, random streams, checkpoints."""

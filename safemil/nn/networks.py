@@ -1,0 +1,138 @@
+"""What the methods' networks share: normalized observations, a network that scores steps, a replica for itself."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from safemil.nn.layers import Relu, StackedMLP
+
+
+class Normalizer(nn.Module):
+    """``(s - mean) / (std + 1e-3)`` with one mean and spread per replica, carried by the network that needs it.
+
+    mean, scale  (R, 1, observation_dim); the identity until ``set_statistics``.
+    """
+
+    def __init__(self, n_replicas: int, observation_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_replicas, 1, observation_dim))
+        self.register_buffer("scale", torch.ones(n_replicas, 1, observation_dim))
+
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """mean, std  (R, observation_dim): statistics over D_N and D_U alone."""
+        self.mean.copy_(mean.unsqueeze(1))
+        self.scale.copy_(1.0 / (std.unsqueeze(1) + 1e-3))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return (observations - self.mean) * self.scale
+
+
+class StepScorer(nn.Module):
+    """A network that scores single steps: ``(R, n, obs), (R, n, act) -> (R, n)``, before any squashing.
+
+    The cost model, a discriminator and a value of a step are all of this shape. A step's embedding ``(R, n, E)`` is
+    what the last layer reads; ``score(embed(...))`` is ``scores(...)``, in two halves.
+    """
+
+    def __init__(
+        self,
+        generators: Sequence[torch.Generator],
+        observation_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        *,
+        activation: str = "relu",
+        initialization: str = "torch",
+        last: str | None = None,
+        outputs: int = 1,
+    ) -> None:
+        super().__init__()
+        self.shape = {"observation_dim": observation_dim, "action_dim": action_dim, "hidden": list(hidden)}
+        self.normalizer = Normalizer(len(generators), observation_dim)
+        self.mlp = StackedMLP(
+            generators,
+            (observation_dim + action_dim, *hidden, outputs),
+            activation=activation,
+            initialization=initialization,
+            last=last,
+        )
+
+    @property
+    def embedding_dim(self) -> int:
+        """E."""
+        return self.mlp.layers[-1].weight.shape[1]
+
+    def inputs(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """What the first layer reads."""
+        return torch.cat([self.normalizer(observations), actions], dim=-1)
+
+    def embed(self, observations: Tensor, actions: Tensor) -> Tensor:
+        return self.mlp.embed(self.inputs(observations, actions))
+
+    def score(self, embeddings: Tensor) -> Tensor:
+        return self.read(self.mlp.layers[-1](embeddings))
+
+    def scores(self, observations: Tensor, actions: Tensor) -> Tensor:
+        return self.read(self.mlp(self.inputs(observations, actions)))
+
+    def read(self, outputs: Tensor) -> Tensor:
+        """Scores from what the last layer gives, ``(R, n, outputs)``."""
+        return outputs.squeeze(-1)
+
+    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
+        return self.scores(observations, actions)
+
+
+class CostNetwork(StepScorer):
+    """Per-step cost in (0, 1): sigmoid of an ELU network whose last layer starts at zero (first loss: log 2)."""
+
+    def __init__(
+        self, generators: Sequence[torch.Generator], observation_dim: int, action_dim: int, hidden: Sequence[int]
+    ) -> None:
+        super().__init__(
+            generators, observation_dim, action_dim, hidden, activation="elu", initialization="orthogonal", last="zero"
+        )
+
+    def read(self, outputs: Tensor) -> Tensor:
+        return torch.sigmoid(super().read(outputs))
+
+
+def slopes(network: StackedMLP, x: Tensor) -> Tensor:
+    """Gradient of each row's summed outputs with respect to the row, ``(R, n, n_in)``, for ReLU networks.
+
+    Such a network is linear about almost every x: which units are on does not change with the weights to first order.
+    So this is a product of weight matrices, through which gradients with respect to the weights flow as ever, and a
+    penalty on it takes none of the time of differentiating twice.
+    """
+    if network.activation is not Relu:
+        raise ValueError("slopes are those of ReLU networks; differentiate others twice")
+    switches = []
+    with torch.no_grad():
+        for layer in network.layers[:-1]:
+            x = torch.relu(layer(x))
+            switches.append(x.sign())
+    gradient = network.layers[-1].weight.sum(2).unsqueeze(1)
+    for layer, on in zip(reversed(network.layers[:-1]), reversed(switches), strict=True):
+        gradient = torch.bmm(gradient * on, layer.weight.transpose(1, 2))
+    return gradient
+
+
+def extract_replica(module: nn.Module, index: int) -> nn.Module:
+    """Replica ``index`` of a stacked network as a network of one replica, on the CPU, for evaluation."""
+    single = copy.copy(module)  # of its parts only the replica's own are copied: with many replicas all would be much
+    single._parameters = {
+        name: nn.Parameter(own.detach()[index : index + 1].cpu().clone(), requires_grad=False)
+        for name, own in module._parameters.items()
+    }
+    single._buffers = {name: own[index : index + 1].cpu().clone() for name, own in module._buffers.items()}
+    single._modules = {name: extract_replica(part, index) for name, part in module._modules.items()}
+    return single.eval()
+
+
+def n_replicas(module: nn.Module) -> int:
+    """R of a stacked network."""
+    return next(iter(module.parameters())).shape[0]

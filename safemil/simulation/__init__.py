@@ -1,0 +1,1 @@
+"""Policies in simulators: episodes that depend on (task, seed, index) alone, worker processes, videos."""

@@ -1,0 +1,1 @@
+"""The one training loop: objectives, updates replayed on a GPU, going on after a crash."""

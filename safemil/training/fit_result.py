@@ -1,0 +1,76 @@
+"""What a method hands on: for each seed a policy, the snapshots taken on the way, and the score it ranks steps by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from safemil.nn.networks import extract_replica, n_replicas
+from safemil.nn.policies import Policy
+from safemil.training.transitions import Transitions
+
+ROWS_AT_ONCE = 65_536  # of a scoring pass: bounds its memory
+
+
+@dataclass
+class FitResult:
+    """One seed's result. Everything is on the CPU and of one replica."""
+
+    policy: Any  # a Policy, or any object with act(observations) -> actions
+    scorer: nn.Module | None = None  # (1, n, observation_dim), (1, n, action_dim) -> (1, n); higher is riskier
+    snapshots: list[tuple[int, Any]] = field(default_factory=list)  # (step, policy), the last one is the result
+    weights: np.ndarray | None = None  # weight of each step of D_U, mean 1, where the method has such
+    extra: dict[str, float] = field(default_factory=dict)  # what the method says of itself, label-free
+
+    @torch.inference_mode()
+    def score_steps(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Score of each step, ``(n,)`` float32; higher is riskier."""
+        batch = torch.tensor(observations).unsqueeze(0), torch.tensor(actions).unsqueeze(0)
+        chunks = zip(*(values.split(ROWS_AT_ONCE, dim=1) for values in batch), strict=True)
+        return torch.cat([self.scorer(*chunk).squeeze(0) for chunk in chunks]).numpy()
+
+
+class SnapshotRecorder:
+    """Keeps one-replica copies of a stacked policy as it trains."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.taken: list[list[tuple[int, Policy]]] = [[] for _ in range(n_replicas(policy))]
+
+    def __call__(self, step: int) -> None:
+        for index, snapshots in enumerate(self.taken):
+            snapshots.append((step, extract_replica(self.policy, index)))
+
+    def results(
+        self, scorers: Sequence[nn.Module | None] | None = None, weights: Sequence[np.ndarray] | None = None
+    ) -> list[FitResult]:
+        """One ``FitResult`` per replica, its policy the last snapshot taken."""
+        return [
+            FitResult(
+                snapshots[-1][1],
+                None if scorers is None else scorers[index],
+                snapshots,
+                None if weights is None else weights[index],
+            )
+            for index, snapshots in enumerate(self.taken)
+        ]
+
+
+@torch.inference_mode()
+def score_rows(scorer: nn.Module, steps: Transitions, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Scores of each replica's own rows under its own network: R arrays ``(len(rows[r]),)``."""
+    longest = max(map(len, rows))
+    padded = np.stack([np.pad(own, (0, longest - len(own)), mode="edge") for own in rows])
+    table = torch.as_tensor(padded, device=steps.observations.device)
+    scores = torch.cat([scorer(*steps(chunk)) for chunk in table.split(ROWS_AT_ONCE, dim=1)], dim=1).cpu().numpy()
+    return [scores[index, : len(own)] for index, own in enumerate(rows)]
+
+
+def snapshot_steps(steps: int, count: int) -> tuple[int, ...]:
+    """``count`` evenly spaced steps that end with the last."""
+    return tuple(sorted({round(steps * (i + 1) / count) for i in range(count)}))

@@ -1,0 +1,144 @@
+"""Training that goes on after a crash: the state of a method's training loops in one file, written now and then.
+
+    with resuming(keeper):          around a method's fit; the training loop finds the keeper by itself
+        learned = fit(...)
+    keeper.forget()                 once the result is on disk
+
+A method may train in several stages; they are told apart by their order. A stage that had ended is not run again: its
+networks are given their last values. Random numbers are not stored: the loop draws those of the steps it skips again,
+so that the streams stand where they stood. On a CPU the result equals that of an undisturbed training bit for bit.
+What a stage changes besides its objectives' parameters would be lost; OSRL's methods have loops of their own and start
+from zero.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from safemil.config.atomic import atomic_write, discard
+
+logger = logging.getLogger(__name__)
+
+
+class Keeper:
+    """The state of a training in one file.
+
+    Args:
+        path: of that file; it need not exist.
+        identity: what the state belongs to (trials, data, code). A file with another identity is not used.
+        records: what was logged so far; kept with the state and put back in place.
+        interval: seconds between two writes.
+    """
+
+    def __init__(self, path: Path, identity: str, records: list[Any], interval: float = 60.0) -> None:
+        self.path, self.identity, self.records, self.interval = path, identity, records, interval
+        self.began = self.wrote = time.monotonic()
+        self.earlier_seconds = 0.0
+        self.found: list[dict[str, Any]] = []  # stages of the interrupted training, taken as they are asked for
+        self.stages: list[dict[str, Any]] = []  # stages of this one
+        self._read()
+
+    @property
+    def seconds(self) -> float:
+        """Time trained so far, that of the interrupted training included as far as it is of use."""
+        return self.earlier_seconds + time.monotonic() - self.began
+
+    def _read(self) -> None:
+        if not self.path.exists():
+            return
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever a damaged file makes torch raise
+            logger.warning("%s is damaged (%s); training starts from zero", self.path, type(error).__name__)
+            return
+        if state["identity"] == self.identity:
+            self.found, self.earlier_seconds = state["stages"], state["seconds"]
+            self.records[:] = state["records"]
+
+    def write(self) -> None:
+        """Whole or not at all."""
+        state = {"identity": self.identity, "seconds": self.seconds}
+        with atomic_write(self.path) as temporary:
+            torch.save({**state, "stages": self.stages, "records": list(self.records)}, temporary)
+        self.wrote = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time to write."""
+        return time.monotonic() - self.wrote >= self.interval
+
+    def forget(self) -> None:
+        """Delete the file, and what a killed process left half-written of it."""
+        discard(self.path)
+
+
+_current: ContextVar[Keeper | None] = ContextVar("keeper", default=None)
+
+
+@contextlib.contextmanager
+def resuming(keeper: Keeper) -> Iterator[None]:
+    """Training loops in here keep their state with ``keeper``, and go on from what it has read."""
+    token = _current.set(keeper)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+class Stage:
+    """One training loop as the current keeper sees it; without a keeper, all of this does nothing."""
+
+    def __init__(self, objectives: Sequence[Any], on_snapshot: Callable[[int], Any] | None) -> None:
+        self.on_snapshot = on_snapshot
+        self.values = [objective.values for objective in objectives]
+        self.tensors = [
+            tensor for objective in objectives for tensor in (objective.values, *objective.optimizer.state())
+        ]
+        self.keeper = _current.get()
+        if self.keeper is not None:
+            self.state: dict[str, Any] = {"step": 0, "snapshots": []}
+            self.keeper.stages.append(self.state)
+
+    def restore(self) -> int:
+        """Put networks and optimizers where the interrupted training left them; returns the step to go on from."""
+        if self.keeper is None or not self.keeper.found:
+            return 0
+        self.state.update(self.keeper.found.pop(0))
+        for step, values in self.state["snapshots"]:
+            put(self.values, values)
+            self.on_snapshot(step)
+        put(self.tensors, self.state["tensors"])
+        return self.state["step"]
+
+    def snapshot(self, step: int) -> None:
+        """To be called after ``on_snapshot(step)``."""
+        if self.keeper is not None:
+            self.state["snapshots"].append((step, copies(self.values)))
+
+    def keep(self, step: int, steps: int) -> None:
+        """To be called after ``log``: writes if it is time; a finished stage is remembered for later writes."""
+        if self.keeper is None or not (step == steps or self.keeper.due()):
+            return
+        self.state.update(step=step, tensors=copies(self.tensors))
+        if self.keeper.due():
+            self.keeper.write()
+
+
+def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """On the CPU, as the tensors now are."""
+    return [tensor.detach().cpu().clone() for tensor in tensors]
+
+
+@torch.no_grad()
+def put(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Overwrite each tensor in place."""
+    for tensor, value in zip(tensors, values, strict=True):
+        tensor.copy_(value)
