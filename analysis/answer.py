@@ -122,10 +122,10 @@ def _lowest_on(summary: pd.DataFrame) -> list[str]:
 
 def _baselines(compared: pd.DataFrame) -> list[str]:
     """Which label-limited baselines SafeMIL is safer than: the whole interval of P(costs less) is above a half."""
-    if compared.empty or (compared["role"] == "baseline").sum() < 2:
+    if compared.empty or (compared["role"] == "label-limited").sum() < 2:
         return []
     verdicts: dict[str, list[str]] = {"safer than": [], "not told apart from": [], "less safe than": []}
-    for row in compared[compared["role"] == "baseline"].to_dict("records"):
+    for row in compared[compared["role"] == "label-limited"].to_dict("records"):
         low, high = (row["safer"] if math.isnan(row[end]) else row[end] for end in ("safer_low", "safer_high"))
         verdict = "safer than" if low > 0.5 else "less safe than" if high < 0.5 else "not told apart from"
         verdicts[verdict].append(labels.method_label(row["method"]))

@@ -17,7 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis.canvas import each_look, sheet
-from analysis.looks import BLUE, GREY, ORANGE, STYLE, VERMILION, Look
+from analysis.looks import BLUE, GREY, STYLE, VERMILION, Look
+from baselines.registry import ORANGE
 
 MOST_PANELS = 12  # more settings than this are thinned out evenly
 # name -> color, hatch or line; what was never trained on

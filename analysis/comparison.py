@@ -61,7 +61,7 @@ def safety_ratios(trials: pd.DataFrame, axes: Sequence[str], repetitions: int) -
     Over the tasks that SafeMIL and every such baseline of the run have; empty where there are none, or settings vary.
     """
     baselines = sorted(
-        (name for name in set(trials["method"]) if labels.method_role(name) == "baseline"), key=labels.method_order
+        (name for name in set(trials["method"]) if labels.method_role(name) == "label-limited"), key=labels.method_order
     )
     tasks = shared_tasks(trials, ["safemil", *baselines]) if baselines and not axes else []
     rows = []

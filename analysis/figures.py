@@ -21,8 +21,9 @@ from matplotlib.ticker import MaxNLocator
 from analysis import labels, sweeps
 from analysis.canvas import LEGEND_ENTRIES, each_look, legend_of, reference_line, sheet
 from analysis.floors import FLOOR_NAMES, floors_by_value
-from analysis.looks import BLACK, GREY, STYLE, VERMILION, Look, looks
+from analysis.looks import GREY, STYLE, VERMILION, Look, looks
 from analysis.trial_rows import value_order
+from baselines.registry import BLACK
 
 # column of trials.csv -> title of its panel
 AXIS_PANELS = {

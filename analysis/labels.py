@@ -6,25 +6,8 @@ import re
 from collections.abc import Iterable
 
 from analysis.trial_rows import value_order
+from baselines.registry import METHODS
 
-# name -> (label, role). SafeMIL first, then what sees the same data, then oracles: they see labels, costs or rewards.
-METHODS = {
-    "safemil": ("SafeMIL", "method"),
-    "ppl": ("PPL", "baseline"),
-    "ppl-trex": ("T-REX", "baseline"),
-    "dwbc": ("DWBC-NU", "baseline"),
-    "safedice": ("SafeDICE", "baseline"),
-    "dexperts": ("DExperts", "baseline"),
-    "bc-all": ("BC-All", "baseline"),
-    "bc-safe": ("BC-Safe", "oracle"),
-    "dwbc-oracle": ("DWBC", "oracle"),
-    "oracle-cost": ("Oracle cost", "oracle"),
-    "osrl-bcql": ("BCQ-Lag", "oracle"),
-    "osrl-bearl": ("BEAR-Lag", "oracle"),
-    "osrl-cpq": ("CPQ", "oracle"),
-    "osrl-coptidice": ("COptiDICE", "oracle"),
-    "osrl-cdt": ("CDT", "oracle"),
-}
 # column -> (short form in "K=64", title of an axis or a table)
 AXIS_LABELS = {
     "bag_size": ("K", "bag size K"),
@@ -39,20 +22,19 @@ AXIS_LABELS = {
 
 
 def method_label(method: str) -> str:
-    """SafeMIL for "safemil"; a method that is not in the list keeps its name."""
-    return METHODS[method][0] if method in METHODS else method
+    """SafeMIL for "safemil"; a method that is not registered keeps its name."""
+    return METHODS[method].label if method in METHODS else method
 
 
 def method_role(method: str) -> str:
-    """One of "method" (SafeMIL), "baseline", "oracle"; a method that is not in the list is a baseline."""
-    return METHODS[method][1] if method in METHODS else "baseline"
+    """``ours``, ``label-limited`` or ``oracle``; ``unknown`` where it is not registered: compared with none."""
+    return METHODS[method].role if method in METHODS else "unknown"
 
 
 def method_order(method: str) -> tuple[int, int, str]:
-    """Sort key: SafeMIL, baselines as listed, unlisted methods by name, oracles."""
-    listed = list(METHODS)
-    place = listed.index(method) if method in METHODS else len(listed)
-    return (int(method_role(method) == "oracle"), place, method)
+    """Sort key: SafeMIL, label-limited methods as registered, oracles, unknown ones by name."""
+    place = list(METHODS).index(method) if method in METHODS else len(METHODS)
+    return (("ours", "label-limited", "oracle", "unknown").index(method_role(method)), place, method)
 
 
 def axis_short(axis: str) -> str:

@@ -5,6 +5,7 @@ Colors are Okabe and Ito's; with the markers and lines they can be told apart in
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ import matplotlib.colors
 import pandas as pd
 
 from analysis import labels
+from baselines.registry import METHODS
 
 STYLE = {
     **{"font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "legend.fontsize": 8.5, "pdf.fonttype": 42},
@@ -20,26 +22,15 @@ STYLE = {
     **{"grid.linewidth": 0.7, "axes.edgecolor": "#555555", "axes.axisbelow": True, "legend.frameon": False},
     **{"figure.dpi": 100, "lines.linewidth": 1.7},
 }
-BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE, GREY = (
-    *("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#7a7a7a"),
-)
-# method -> color, marker, line. Oracles are drawn hollow.
+BLUE, GREEN, VERMILION, GREY = "#0072B2", "#009E73", "#D55E00", "#7a7a7a"
+# Lines of the methods in the order they are registered; color and marker are the registry's. Oracles are drawn hollow.
+LINES = ("-", *((0, dashes) for dashes in (
+    *((5, 1.5), (2, 1, 4, 1), (1, 1), (3, 1, 1, 1), (3, 1, 1, 1, 1, 1), (6, 2), (4, 1, 1, 1), (6, 1, 1, 1, 1, 1)),
+    *((1, 2), (5, 2), (1, 1.5), (3, 2, 1, 2), (7, 2), (2, 1)),
+)))  # fmt: skip
 METHOD_STYLES = {
-    "safemil": (BLUE, "o", "-"),
-    "ppl": (ORANGE, "^", (0, (5, 1.5))),
-    "ppl-trex": (ORANGE, "d", (0, (2, 1, 4, 1))),
-    "dwbc": (SKY, "v", (0, (1, 1))),
-    "safedice": (PURPLE, "P", (0, (3, 1, 1, 1))),
-    "dexperts": (VERMILION, "X", (0, (3, 1, 1, 1, 1, 1))),
-    "bc-all": (BLACK, "s", (0, (6, 2))),
-    "bc-safe": (GREEN, "D", (0, (4, 1, 1, 1))),
-    "dwbc-oracle": (SKY, "H", (0, (6, 1, 1, 1, 1, 1))),
-    "oracle-cost": (GREEN, "*", (0, (1, 2))),
-    "osrl-bcql": (GREY, "<", (0, (5, 2))),
-    "osrl-bearl": (GREY, ">", (0, (1, 1.5))),
-    "osrl-cpq": (GREY, "h", (0, (3, 2, 1, 2))),
-    "osrl-coptidice": (GREY, "p", (0, (7, 2))),
-    "osrl-cdt": (GREY, "s", (0, (2, 1))),
+    name: (method.color, method.marker, line)
+    for (name, method), line in zip(METHODS.items(), itertools.cycle(LINES), strict=False)
 }
 MARKERS = "os^DvPX<>hp8*"
 DASHES = ("-", (0, (6, 1.5)), (0, (4, 1, 1, 1)), (0, (2, 1)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))

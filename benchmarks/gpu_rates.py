@@ -17,11 +17,11 @@ from unittest import mock
 import numpy as np
 import torch
 
+from baselines.registry import LABEL_LIMITED, METHODS
 from safemil.config.overrides import override
 from safemil.data.splits import Split
 from safemil.data.trajectories import Trajectories
-from tune.grids import LABEL_LIMITED, PRESETS
-from tune.methods import METHODS
+from tune.grids import PRESETS
 
 N_TRAJECTORIES, LENGTH, BATCH, HIDDEN = 250, 1000, 512, 256
 REPLICAS, LEVELS = (1, 5, 20, 100, 400), ("highest", "medium")

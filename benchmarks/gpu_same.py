@@ -17,10 +17,10 @@ from unittest import mock
 
 import numpy as np
 
+from baselines.registry import METHODS
 from safemil.training.resuming import Keeper, resuming
 from tests.conftest import toy_splits
 from tests.test_methods import fit
-from tune.methods import METHODS
 
 SEEDS = (0, 1)
 TOLERANCES = {
@@ -95,7 +95,7 @@ def compare(name: str, settings: dict[str, Any], device: str) -> dict[str, float
 
 def compare_all(device: str, chosen: Sequence[str] = (), *, quick: bool) -> dict[str, Any]:
     """Every packed method, and variants of the cost model and of the heads; or those chosen."""
-    methods = [(name, {}) for name, method in METHODS.items() if ".osrl_" not in method.fit]
+    methods = [(name, {}) for name, method in METHODS.items() if method.packed]
     found = {}
     for name, settings in methods[:2] if quick else [*methods, *VARIANTS]:
         label = " ".join([name, *(f"{key}={value}" for key, value in settings.items())])

@@ -167,7 +167,7 @@ def test_oracle_cost_hard_weights_are_bc_safe_s_choice():
 def test_adding_a_method_takes_one_file_and_one_line(tmp_path, monkeypatch):
     """A toy method that always answers zero, found through the table like any other."""
     (tmp_path / "always_zero.py").write_text(
-        "from baselines.bc import fit as clone\n"
+        "from baselines.bc import BCConfig, fit as clone\n"
         "def fit(splits, config, *, seeds, device='cpu', log=None, snapshots=1):\n"
         "    learned = clone(splits, config, seeds=seeds, snapshots=snapshots)\n"
         "    for own in learned:\n"
@@ -175,9 +175,9 @@ def test_adding_a_method_takes_one_file_and_one_line(tmp_path, monkeypatch):
         "    return learned\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    from baselines.settings import BCConfig
-    from tune.methods import METHODS, Method
+    from baselines.registry import METHODS, Method
 
-    monkeypatch.setitem(METHODS, "always-zero", Method("always_zero:fit", BCConfig, "nothing", "answers zero"))
+    line = Method("always_zero:fit", "BCConfig", "label-limited", "nothing", "Zero", "#7a7a7a", "x", "answers zero")
+    monkeypatch.setitem(METHODS, "always-zero", line)
     (learned,), pairs = fit("always-zero")
     assert (learned.policy.act(pairs[0][0].trajectories.observations[:5]) == 0).all()

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from baselines.registry import METHODS
 from safemil.algorithm import cost_model
 from safemil.nn import precision
 from safemil.training import tape
 from tests import test_resuming
 from tests.recorded_graph import RecordedGraph, captured_training
 from tests.test_methods import actions_of
-from tune.methods import METHODS
 
 AGGREGATORS = ("softmax", "noisy-or", "deepsets", "attention", "set-transformer")
 VARIANTS = [
@@ -24,7 +24,7 @@ VARIANTS = [
     *(("safemil", {"cost_model.aggregator": name}) for name in AGGREGATORS),
     *(("bc-all", {"policy.head": name}) for name in ("tanh_gauss", "mix2")),
 ]
-METHODS_OF_OUR_LOOP = [(name, {}) for name, method in METHODS.items() if ".osrl_" not in method.fit]
+METHODS_OF_OUR_LOOP = [(name, {}) for name, method in METHODS.items() if method.packed]
 
 
 def assert_same_result(name, settings):

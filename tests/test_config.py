@@ -4,11 +4,11 @@ import json
 
 import pytest
 
+from baselines.registry import METHODS
 from safemil.config.errors import UserError
 from safemil.config.overrides import ConfigError, dotted_fields, fingerprint, override, to_dict
 from safemil.config.settings import EvaluationConfig, SafeMILConfig, SplitConfig
 from tune.grids import GRIDS, PRESETS, Grid
-from tune.methods import METHODS
 from tune.trials import expand, packs, trial_from_dict, varying_axes
 
 

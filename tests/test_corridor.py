@@ -7,12 +7,12 @@ walks on. D_N: right. D_U: half left, half right, so p = 1/2.
 import numpy as np
 import pytest
 
+from baselines.registry import METHODS
 from safemil.config.settings import SplitConfig
 from safemil.data.splits import make_split
 from safemil.data.trajectories import Outcomes, Trajectories
 from safemil.evaluation import diagnostics
 from tests.test_methods import small_config
-from tune.methods import METHODS
 
 LENGTH, TURN = 14, 0.6
 ENTRANCE = np.array([[0.0, 0.0]], np.float32)

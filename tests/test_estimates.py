@@ -2,10 +2,10 @@
 
 import pytest
 
+from baselines.registry import METHODS
 from tune import estimates
 from tune.estimates import Estimate, estimate, training_seconds
 from tune.grids import GRIDS, find_grid
-from tune.methods import METHODS
 from tune.trials import expand
 
 MADE_UP = {

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from baselines.registry import METHODS, Method
 from safemil.config.overrides import dotted_fields, override
 from safemil.data.splits import HiddenLabels
 from safemil.data.trajectories import Outcomes
@@ -14,7 +15,6 @@ from safemil.nn import checkpoints
 from safemil.training.loop import TrainingError, no_log
 from tests.conftest import SAFE_ACTION, UNSAFE_ACTION, toy_splits
 from tune.grids import GRIDS, PRESETS
-from tune.methods import METHODS, Method
 from tune.trials import expand
 
 SMALL = {
@@ -46,7 +46,7 @@ SMALL_OSRL = {  # OSRL's trainers take some 10 ms a step whatever the sizes
 def small_config(method: Method, **settings):
     """The method's defaults, shrunk where it has the setting."""
     known = dotted_fields(method.config())
-    small = {**SMALL, **(SMALL_OSRL if ".osrl_" in method.fit else {}), **settings}
+    small = {**SMALL, **(SMALL_OSRL if not method.packed else {}), **settings}
     return override(method.config(), {name: value for name, value in small.items() if name in known})
 
 

@@ -18,6 +18,7 @@ from baselines import osrl_bcql, osrl_cdt, osrl_coptidice, osrl_cpq
 from baselines.osrl_networks import TransitionBatches, network_arguments
 from baselines.osrl_settings import BCQLConfig, BEARLConfig, CDTConfig, COptiDICEConfig, CPQConfig
 from baselines.osrl_training import Problem, dsrl_arrays, fit_seeds
+from baselines.registry import METHODS
 from safemil.config.errors import UserError
 from safemil.config.overrides import ConfigError, dotted_fields, override
 from safemil.data.splits import HiddenLabels, Split
@@ -25,7 +26,6 @@ from safemil.data.tasks import TASKS
 from safemil.data.trajectories import Outcomes, Trajectories
 from safemil.simulation.rollouts import play
 from safemil.training.loop import TrainingError
-from tune.methods import METHODS
 
 NOTHING = np.array([], dtype=np.int64)
 

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"safemil": set(), "baselines": {"safemil"}, "tune": {"safemil", "baselines", "analysis"}}
-PACKAGES["analysis"] = {"safemil"}
+PACKAGES["analysis"] = {"safemil", "baselines"}
 
 
 def modules() -> dict[str, Path]:

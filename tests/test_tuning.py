@@ -4,11 +4,11 @@ import json
 
 import pytest
 
+from baselines.registry import METHODS
 from safemil.config.errors import UserError
 from tune import tuning
 from tune.files import write_json
 from tune.grids import GRIDS, TUNING
-from tune.methods import METHODS
 from tune.trials import expand
 
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from baselines.registry import LABEL_LIMITED
 from safemil.config.errors import UserError
 from safemil.data.tasks import PAPER_TASKS
-from tune.methods import METHODS
 
 PRESETS: dict[str, dict[str, Any]] = {  # a method's name holds what is for that method alone
     "bench": {},  # the defaults of safemil/config/settings.py
@@ -102,8 +102,6 @@ TUNING: dict[str, tuple[dict[str, Any], ...]] = {
     ),
     "dexperts": combinations(_NO_ROLLOUTS, policy__learning_rate=(1e-4, 3e-4, 1e-3), policy__weight_decay=(0.0, 0.01)),
 }
-
-LABEL_LIMITED = tuple(name for name, method in METHODS.items() if not method.oracle)
 
 GRIDS: dict[str, Grid] = {
     "demo": Grid(

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from baselines.registry import METHODS
 from safemil.config.overrides import flatten, to_dict
 from safemil.data.tasks import TASKS
 from tune.estimates import Estimate, estimate, rates
 from tune.grids import GRIDS
-from tune.methods import METHODS
 from tune.trials import Trial, packs, varying_axes
 
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from baselines.registry import find_method
 from safemil.config.errors import UserError
 from safemil.config.overrides import fingerprint
 from safemil.data.tasks import find_task
 from safemil.nn import precision
 from tune.files import read_json, write_atomically, write_json
-from tune.methods import find_method
 from tune.provenance import git_commit, package_versions
 from tune.rows import evaluate_trial, write_row
 from tune.trials import Trial

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from baselines.registry import find_method
 from safemil.config.errors import UserError
 from safemil.config.overrides import dotted_fields, fingerprint, flatten, override, to_dict, unknown_setting
 from safemil.config.settings import EvaluationConfig, SplitConfig
 from safemil.data.tasks import find_task
 from tune.grids import PRESETS, Grid
-from tune.methods import find_method
 from tune.tuning import stored_settings
 
 
