@@ -17,8 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from safemil.config.errors import UserError, entry_point
+from safemil.data.hdf5 import read_layout
 from safemil.data.locate import dataset_folder, fetch, find
+from safemil.data.provenance import origin_of
 from safemil.data.tasks import Task, find_task, parse_file_name
+from safemil.data.trajectories import DatasetError
 
 
 @entry_point
@@ -43,14 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     task = find_task(options.task) if getattr(options, "task", None) else None
     if options.command == "list":
-        from safemil.data.inventory import print_inventory
-
-        print_inventory(dataset_folder())
+        print(inventory(dataset_folder()))
     elif options.command == "fetch":
         for wanted in [find_task(name) for name in options.tasks]:  # every name is checked before the first download
             print(fetch(wanted))
     elif options.command == "card":
-        from safemil.data.card_page import write_card
+        from safemil.data.card import write_card
 
         for path, of_task in [_named_dataset(name, task) for name in options.datasets]:
             print(write_card(path, of_task, options.output))
@@ -65,12 +66,46 @@ def _named_dataset(name: str, task: Task | None) -> tuple[Path, Task]:
     path = Path(name)
     if path.suffix != ".hdf5":
         wanted = find_task(name)
-        if (found := find(wanted)) is None:
+        if (dataset := find(wanted)) is None:
             raise UserError(f"no dataset of {wanted.name} in {dataset_folder()}: fetch or collect one first")
-        return found, wanted
+        return dataset, wanted
     if (task := task or parse_file_name(path.name)[0]) is None:
         raise UserError(f"{path}: its name does not say which task it is of; add --task TASK")
     return path, task
+
+
+def inventory(folder: Path) -> str:
+    """Task, file, size, number of trajectories and origin of every dataset in a folder, finished or not: a table."""
+    rows = [_describe(path) for path in sorted(folder.glob("*.hdf5"))]
+    for part in sorted(folder.glob("*.part")):
+        rows.append(("", part.name, _size(part), "-", "unfinished download; fetch goes on"))
+    for parts in sorted(folder.glob("*.parts")):
+        n_done = len(list(parts.glob("*.npz")))
+        rows.append(("", parts.name, "", str(n_done), "unfinished collection; the same command goes on"))
+    if not rows:
+        return f"no dataset in {folder}"
+    rows = [("task", "file", "size", "trajectories", "from"), *rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        f"{name:{widths[0]}}  {file:{widths[1]}}  {size:>{widths[2]}}  {count:>{widths[3]}}  {origin}"
+        for name, file, size, count, origin in rows
+    ]
+    return "\n".join([f"{folder}:", *lines])
+
+
+def _describe(path: Path) -> tuple[str, str, str, str, str]:
+    """(task, file, size, trajectories, where it comes from) of a dataset file."""
+    task, _ = parse_file_name(path.name)
+    try:
+        layout = read_layout(path, task)
+        count, origin = str(len(layout.offsets) - 1), origin_of(path, layout.attributes)
+    except DatasetError as error:
+        count, origin = "-", f"cannot be used: {error}".replace(f"{path}: ", "")
+    return task.name if task else "?", path.name, _size(path), count, origin
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.1f} MB"
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from safemil import datasets
-from safemil.data.card import find_faults, make_card
-from safemil.data.card_page import markdown, write_card
+from safemil.data.card import data_faults, make_card, markdown, write_card
 from safemil.data.hdf5 import save
 from safemil.data.provenance import sha256
 from safemil.data.tasks import find_task
@@ -45,7 +44,7 @@ def card_of(tmp_path, trajectories, outcomes, **attributes):
 class TestWarnings:
     def test_a_sound_dataset_has_none(self, tmp_path, sound):
         card = card_of(tmp_path, *sound)
-        assert card.warnings == () and card.refusal == ""
+        assert card.warnings == () and card.split_error == ""
         assert {name: int(band.sum()) for name, band in card.bands().items()} == {
             "preferred": 300,
             "between": 0,
@@ -85,21 +84,10 @@ class TestWarnings:
         observations[LENGTH : 2 * LENGTH], actions[LENGTH : 2 * LENGTH] = observations[:LENGTH], actions[:LENGTH]
         actions[10 * LENGTH : 11 * LENGTH] = 0.5
         faulty = dataclasses.replace(trajectories, observations=observations, actions=actions)
-        labels = card_labels(outcomes)
-        assert find_faults(faulty, outcomes, TASK, labels, "") == [
+        assert data_faults(faulty, outcomes, TASK) == [
             "1 duplicate trajectories",
             "1 trajectories with constant actions or observations",
         ]
-
-
-def card_labels(outcomes):
-    from safemil.config.settings import SplitConfig
-    from safemil.data.splits import make_split
-
-    trajectories = Trajectories(
-        np.zeros((len(outcomes.rewards), 1)), np.zeros((len(outcomes.rewards), 1)), outcomes.offsets
-    )
-    return make_split(trajectories, outcomes, SplitConfig(), 0)[1]
 
 
 class TestPage:

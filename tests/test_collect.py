@@ -22,8 +22,7 @@ from safemil.collection.recipes.recipe import Recipe
 from safemil.collection.recipes.table import RECIPES
 from safemil.collection.recording import Recording
 from safemil.config.errors import UserError
-from safemil.data.balance import both_sides
-from safemil.data.card import recipes_of
+from safemil.data.card import recipes_of, return_coverage
 from safemil.data.hdf5 import load, read_layout
 from safemil.data.tasks import find_task
 from safemil.data.trajectories import Outcomes
@@ -223,9 +222,9 @@ class TestBothSides:
         return Outcomes(np.array(returns), np.array(costs), np.ones(n, bool), np.arange(n + 1))
 
     def test_says_which_side_lacks_what(self):
-        assert both_sides(self.outcomes([0, 0, 90, 90], [300, 200, 400, 100]), TASK) is None
-        assert both_sides(self.outcomes([0, 30], [300, 200]), TASK) == "no trajectory above a cost of 75"
-        lacking = both_sides(self.outcomes([0, 0, 90, 90], [50, 0, 400, 100]), TASK)
+        assert return_coverage(self.outcomes([0, 0, 90, 90], [300, 200, 400, 100]), TASK) is None
+        assert return_coverage(self.outcomes([0, 30], [300, 200]), TASK) == "no trajectory above a cost of 75"
+        lacking = return_coverage(self.outcomes([0, 0, 90, 90], [50, 0, 400, 100]), TASK)
         assert lacking.startswith(
             "no high returns below a cost of 25: the better half has 50.0 on average, 400.0 above"
         )

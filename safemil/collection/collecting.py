@@ -19,7 +19,7 @@ from safemil.collection.recipes import table
 from safemil.collection.recipes.table import find_recipe, recipe_name
 from safemil.collection.recording import Recording, assemble
 from safemil.config.errors import UserError
-from safemil.data.balance import both_sides
+from safemil.data.card import return_coverage
 from safemil.data.hdf5 import read_layout, save
 from safemil.data.locate import dataset_folder, files_of, lock
 from safemil.data.tasks import Task
@@ -88,7 +88,7 @@ def collect(
                 replaced.unlink()
         for part in parts.values():
             part.remove()
-    if (lacking := both_sides(outcomes, task)) is not None:
+    if (lacking := return_coverage(outcomes, task)) is not None:
         logger.warning("%s: %s", path.name, lacking)
     return path
 

@@ -1,4 +1,6 @@
-"""What a dataset holds: counts, lengths, the bands of the default split, and warnings. In: a file. Out: a ``Card``."""
+"""A dataset's card: what a file holds and what its user should be warned of. In: an HDF5 file. Out: a ``Card``, and
+``write_card`` writes it as a page, ``<name>.md``, with a picture, ``<name>.png`` (``safemil.data.card_figure``).
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from safemil.config.atomic import atomic_write
 from safemil.config.settings import SplitConfig
-from safemil.data.balance import both_sides
 from safemil.data.hdf5 import load, read_layout
 from safemil.data.provenance import origin_of, sha256
 from safemil.data.splits import MIX50_NONPREFERRED_COST, HiddenLabels, SplitError, make_split
@@ -19,6 +21,7 @@ from safemil.data.trajectories import DatasetError, Outcomes, Trajectories
 LENGTH_CORRELATION = 0.5  # of length and cost: above, the length alone tells who is non-preferred
 CONSTANT = 1e-6  # a trajectory is constant when its actions, or its observations, never vary by more
 SPARE = 1.5  # a band is thin when it holds less than this many times what the split takes from it
+RETURN_SHARE = 1 / 3  # return coverage: the weaker side reaches at least this share of the stronger one's level
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,45 +33,36 @@ class Card:
     trajectories: Trajectories
     outcomes: Outcomes
     recipes: np.ndarray  # (n_trajectories,) str, the recipe of each; one and the same name where none is known
-    origin: str
+    origin: str  # downloaded, collected or converted, in words
     digest: str  # SHA-256 of the file
     labels: HiddenLabels | None  # of the default split with seed 0; None when it cannot be made, then:
-    refusal: str  # why not
+    split_error: str  # why not
     warnings: tuple[str, ...]
 
     def bands(self) -> dict[str, np.ndarray]:
-        """Trajectories (bool) of each band: the split's, where there is one, and what lies between."""
+        """(n_trajectories,) bool for each band: the split's two, where there is a split, and what lies between."""
         costs = self.outcomes.costs_total
+        preferred, nonpreferred = costs < self.task.cost_limit, costs > MIX50_NONPREFERRED_COST
         if self.labels is not None:
             preferred, nonpreferred = self.labels.preferred, self.labels.nonpreferred
-        else:
-            preferred, nonpreferred = costs < self.task.cost_limit, costs > MIX50_NONPREFERRED_COST
         return {"preferred": preferred, "between": ~preferred & ~nonpreferred, "non-preferred": nonpreferred}
 
 
 def make_card(path: Path, task: Task) -> Card:
-    """Read a file and look at it. Raises ``DatasetError`` when it cannot be read or has no rewards and costs."""
+    """Read a file and describe it. Raises ``DatasetError`` when it cannot be read or has no rewards and costs."""
     trajectories, outcomes = load(path, task)
     if outcomes is None:
         raise DatasetError(f"{path}: a card needs 'rewards' and 'costs', which are not in the file")
     attributes = read_layout(path).attributes
-    labels, refusal = None, ""
+    labels, split_error = None, ""
     try:
         _, labels = make_split(trajectories, outcomes, SplitConfig(), seed=0)
     except SplitError as error:
-        refusal = str(error)
-    return Card(
-        name=path.stem,
-        task=task,
-        trajectories=trajectories,
-        outcomes=outcomes,
-        recipes=recipes_of(attributes, len(trajectories)),
-        origin=origin_of(path, attributes),
-        digest=sha256(path),
-        labels=labels,
-        refusal=refusal,
-        warnings=tuple(find_faults(trajectories, outcomes, task, labels, refusal)),
-    )
+        split_error = str(error)
+    recipes, warnings = recipes_of(attributes, len(trajectories)), split_faults(labels, split_error)
+    warnings += data_faults(trajectories, outcomes, task)
+    origin, digest = origin_of(path, attributes), sha256(path)
+    return Card(path.stem, task, trajectories, outcomes, recipes, origin, digest, labels, split_error, tuple(warnings))
 
 
 def recipes_of(attributes: dict, n_trajectories: int) -> np.ndarray:
@@ -79,53 +73,121 @@ def recipes_of(attributes: dict, n_trajectories: int) -> np.ndarray:
     return np.repeat(list(sizes), list(sizes.values()))
 
 
-def find_faults(
-    trajectories: Trajectories, outcomes: Outcomes, task: Task, labels: HiddenLabels | None, refusal: str
-) -> list[str]:
-    """What a user of the dataset should be warned of, in words."""
-    faults = []
+def split_faults(labels: HiddenLabels | None, split_error: str) -> list[str]:
+    """What is wrong with the default split, in words."""
     if labels is None:
-        faults.append(f"the default split cannot be made: {refusal}")
-    elif labels.record["fallback"]:
-        faults.append(f"the default split falls back on {labels.record['fallback']}")
-    else:
-        config = SplitConfig()
-        n_unsafe = round(config.mixture * config.n_unlabeled)
-        wanted = {"preferred": config.n_unlabeled - n_unsafe, "nonpreferred": config.n_nonpreferred + n_unsafe}
-        for name, counts in labels.record["counts"].items():
-            if counts["band"] < SPARE * wanted[name]:
-                faults.append(f"thin band: {counts['band']} {name}, of which the split takes {wanted[name]}")
-    if (lacking := both_sides(outcomes, task)) is not None:
-        faults.append(lacking)
-    lengths = trajectories.lengths
-    if np.ptp(lengths) > 0 and np.ptp(outcomes.costs_total) > 0:
-        correlation = np.corrcoef(lengths, outcomes.costs_total)[0, 1]
+        return [f"the default split cannot be made: {split_error}"]
+    if labels.record["fallback"]:
+        return [f"the default split falls back on {labels.record['fallback']}"]
+    config = SplitConfig()
+    n_unsafe = round(config.mixture * config.n_unlabeled)
+    wanted = {"preferred": config.n_unlabeled - n_unsafe, "nonpreferred": config.n_nonpreferred + n_unsafe}
+    sizes = {name: count["band"] for name, count in labels.record["counts"].items()}
+    return [
+        f"thin band: {sizes[name]} {name}, of which the split takes {wanted[name]}"
+        for name in sizes
+        if sizes[name] < SPARE * wanted[name]
+    ]
+
+
+def data_faults(trajectories: Trajectories, outcomes: Outcomes, task: Task) -> list[str]:
+    """What is wrong with the data themselves, in words: returns, lengths, duplicates, constant trajectories."""
+    faults = [] if (coverage := return_coverage(outcomes, task)) is None else [coverage]
+    lengths, costs = trajectories.lengths, outcomes.costs_total
+    if np.ptp(lengths) > 0 and np.ptp(costs) > 0:
+        correlation = np.corrcoef(lengths, costs)[0, 1]
         if abs(correlation) > LENGTH_CORRELATION:
             faults.append(f"length shortcut: length and cost correlate by {correlation:.2f}")
-    if duplicates := count_duplicates(trajectories):
-        faults.append(f"{duplicates} duplicate trajectories")
-    if constant := len(constant_trajectories(trajectories)):
-        faults.append(f"{constant} trajectories with constant actions or observations")
+    episodes = [
+        np.split(part, trajectories.offsets[1:-1]) for part in (trajectories.observations, trajectories.actions)
+    ]
+    distinct = {(observations.tobytes(), actions.tobytes()) for observations, actions in zip(*episodes, strict=True)}
+    if n_duplicates := len(trajectories) - len(distinct):
+        faults.append(f"{n_duplicates} duplicate trajectories")
+    still = [
+        len(actions) > 1 and min(np.ptp(observations, axis=0).max(), np.ptp(actions, axis=0).max()) <= CONSTANT
+        for observations, actions in zip(*episodes, strict=True)
+    ]
+    if n_constant := sum(still):
+        faults.append(f"{n_constant} trajectories with constant actions or observations")
     return faults
 
 
-def count_duplicates(trajectories: Trajectories) -> int:
-    """Trajectories whose observations and actions are those of an earlier one."""
-    starts, ends = trajectories.offsets[:-1], trajectories.offsets[1:]
-    seen = {
-        (trajectories.observations[start:end].tobytes(), trajectories.actions[start:end].tobytes())
-        for start, end in zip(starts, ends, strict=True)
+def return_coverage(outcomes: Outcomes, task: Task) -> str | None:
+    """Whether there are high returns on both sides of the cost limit: None when there are, else what is lacking.
+
+    The method assumes that safe trajectories are worth imitating and that unsafe ones are tempting. A side's level is
+    the mean return of its better half, measured from the lowest return in DSRL's dataset of the task.
+    """
+    costs = outcomes.costs_total
+    sides = {
+        f"below a cost of {task.cost_limit:g}": outcomes.returns[costs < task.cost_limit],
+        f"above a cost of {MIX50_NONPREFERRED_COST:g}": outcomes.returns[costs > MIX50_NONPREFERRED_COST],
     }
-    return len(trajectories) - len(seen)
+    for side, returns in sides.items():
+        if len(returns) == 0:
+            return f"no trajectory {side}"
+    means = {side: better_half(returns).mean() for side, returns in sides.items()}
+    weaker, stronger = sorted(means, key=means.get)
+    if means[weaker] - task.return_min >= RETURN_SHARE * (means[stronger] - task.return_min):
+        return None
+    average = f"the better half has {means[weaker]:.1f} on average, {means[stronger]:.1f} {stronger}"
+    return f"no high returns {weaker}: {average}"
 
 
-def constant_trajectories(trajectories: Trajectories) -> np.ndarray:
-    """Indices of trajectories of more than one step whose actions, or whose observations, never change."""
-    starts = trajectories.offsets[:-1]
+def better_half(returns: np.ndarray) -> np.ndarray:
+    """The upper half of some returns (n,), as the split keeps it."""
+    return np.sort(returns)[len(returns) // 2 :]
 
-    def still(values: np.ndarray) -> np.ndarray:
-        spread = np.maximum.reduceat(values, starts) - np.minimum.reduceat(values, starts)
-        return spread.max(axis=1) <= CONSTANT
 
-    flat = still(trajectories.actions) | still(trajectories.observations)
-    return np.flatnonzero(flat & (trajectories.lengths > 1))
+def write_card(path: Path, task: Task, folder: Path) -> Path:
+    """Write ``<name>.md`` and ``<name>.png`` into ``folder``; the path of the page. The picture needs matplotlib."""
+    from safemil.data.card_figure import draw
+
+    card = make_card(path, task)
+    draw(card, folder / f"{card.name}.png")
+    page = folder / f"{card.name}.md"
+    with atomic_write(page) as temporary:
+        temporary.write_text(markdown(card, f"{card.name}.png"))
+    return page
+
+
+def markdown(card: Card, picture: str | None) -> str:
+    """The card as a page; ``picture`` is the file name of its figure."""
+    task, labels, lengths = card.task, card.labels, card.trajectories.lengths
+    returns, costs = card.outcomes.returns, card.outcomes.costs_total
+    recipes = {name: card.recipes == name for name in dict.fromkeys(card.recipes)}
+    head = f"""\
+# {task.name}: {card.name}
+
+{len(card.trajectories)} trajectories, {card.trajectories.n_steps} steps, {card.origin}.
+Lengths {lengths.min()} to {lengths.max()} (an episode is cut at {task.horizon}), \
+{card.outcomes.terminals.sum()} ended by the task itself.
+Returns {returns.min():.1f} to {returns.max():.1f} (DSRL's: {task.return_min:.1f} to {task.return_max:.1f}), \
+costs {costs.min():.0f} to {costs.max():.0f} (DSRL's: up to {task.cost_max:.0f}), cost limit {task.cost_limit:g}."""
+    sections = [head, f"![cost against return]({picture})" if picture else "", _table(card, "band", card.bands())]
+    sections.append(_table(card, "recipe", recipes) if len(recipes) > 1 else "")
+    if labels is not None:
+        thresholds = ", ".join(f"{name} {value:g}" for name, value in labels.record["thresholds"].items())
+        pools = ", ".join(f"{name} {count['pool']}" for name, count in labels.record["counts"].items())
+        sections.append(f"Default split (mix50): {thresholds}. Kept after dropping lower returns: {pools}.")
+    sections.append("\n".join(f"- Warning: {fault}" for fault in card.warnings) or "No warnings.")
+    return "\n\n".join(filter(None, [*sections, f"SHA-256 `{card.digest}`"])) + "\n"
+
+
+def _table(card: Card, kind: str, groups: dict[str, np.ndarray]) -> str:
+    """A row for each group of trajectories, given as (n_trajectories,) bool."""
+    columns = card.outcomes.costs_total, card.outcomes.returns, card.trajectories.lengths
+    rows = [
+        f"| {kind} | trajectories | cost | return | return of the better half | length |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, group in groups.items():
+        costs, returns, lengths = (column[group] for column in columns)
+        if not group.any():
+            rows.append(f"| {name} | 0 | | | | |")
+            continue
+        spans = f"{costs.min():.0f} to {costs.max():.0f} | {returns.min():.1f} to {returns.max():.1f}"
+        better = better_half(returns).mean()
+        rows.append(f"| {name} | {len(costs)} | {spans} | {better:.1f} | {lengths.min()} to {lengths.max()} |")
+    return "\n".join(rows)

@@ -16,49 +16,48 @@ logger = logging.getLogger(__name__)
 def sha256(path: str | Path) -> str:
     """The file's SHA-256 in hexadecimal, kept in ``<name>.sha256`` beside it until its size or time changes."""
     path = Path(path)
-    noted = read_note(path)
-    if "sha256" in noted:
-        return noted["sha256"]
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    write_note(path, noted | {"sha256": digest.hexdigest()})
-    return digest.hexdigest()
-
-
-def _note_path(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
-
-
-def _file_key(path: Path) -> dict[str, int]:
-    stat = path.stat()
-    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    note = read_note(path)
+    if "sha256" not in note:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        note["sha256"] = digest.hexdigest()
+        write_note(path, note)
+    return note["sha256"]
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """What is noted beside a file (its SHA-256, where it came from); empty when the file has changed since."""
+    """What is noted beside a file; empty when nothing is, or when the file has changed since."""
     try:
-        noted = json.loads(_note_path(path).read_text())
-        return noted if _file_key(path).items() <= noted.items() else {}
+        note = json.loads(_note_path(path).read_text())
+        return note if _stamp(path).items() <= note.items() else {}
     except (OSError, ValueError, AttributeError):
         return {}
 
 
 def write_note(path: Path, note: dict[str, Any]) -> None:
-    """Note something beside a file; lost when the file changes."""
+    """Note something beside a file. In a folder that may only be read nothing is noted, and no error is raised."""
     try:
         with atomic_write(_note_path(path)) as temporary:
-            temporary.write_text(json.dumps(note | _file_key(path)) + "\n")
-    except OSError as error:  # a shared folder that may only be read: computed again next time
+            temporary.write_text(json.dumps(note | _stamp(path)) + "\n")
+    except OSError as error:
         logger.debug("%s: no note written (%s)", path, error)
 
 
 def origin_of(path: Path, attributes: dict[str, Any]) -> str:
-    """Where a file comes from, in words; ``attributes`` are those in the file."""
+    """Where a file comes from, in words; ``attributes`` are the HDF5 attributes in the file."""
     if "collected_by" in attributes:
         return "collected (recipe {recipe}, seed {seed})".format_map(attributes)
     if "converted_from" in attributes:
         return "converted ({format} {converted_from})".format_map(attributes)
     source = read_note(path).get("source")
     return f"downloaded from {source}" if source else "put there by hand"
+
+
+def _note_path(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    return {"size": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
