@@ -7,18 +7,7 @@ from collections.abc import Iterable
 
 from analysis.trial_rows import value_order
 from baselines.registry import METHODS
-
-# column -> (short form in "K=64", title of an axis or a table)
-AXIS_LABELS = {
-    "bag_size": ("K", "bag size K"),
-    "horizon": ("H", "segment length H"),
-    "contamination": ("contam.", "contamination of D_N"),
-    "weighting": ("weights", "weighting"),
-    "aggregator": ("aggregator", "aggregator"),
-    "n_nonpreferred": ("|D_N|", "non-preferred trajectories |D_N|"),
-    "n_unlabeled": ("|D_U|", "unlabeled trajectories |D_U|"),
-    "mixture": ("mixture", "non-preferred share of D_U"),
-}
+from safemil.config.swept import BY_COLUMN
 
 
 def method_label(method: str) -> str:
@@ -39,12 +28,12 @@ def method_order(method: str) -> tuple[int, int, str]:
 
 def axis_short(axis: str) -> str:
     """ "K" for "bag_size"."""
-    return AXIS_LABELS[axis][0] if axis in AXIS_LABELS else axis.replace("_", " ")
+    return BY_COLUMN[axis].short if axis in BY_COLUMN else axis.replace("_", " ")
 
 
 def axis_title(axis: str) -> str:
     """ "bag size K" for "bag_size"."""
-    return AXIS_LABELS[axis][1] if axis in AXIS_LABELS else axis.replace("_", " ")
+    return BY_COLUMN[axis].title if axis in BY_COLUMN else axis.replace("_", " ")
 
 
 def value_text(value: int | float | str) -> str:

@@ -107,7 +107,7 @@ def varying_axes(trials: pd.DataFrame, declared: Iterable[str] = ()) -> tuple[st
     An undeclared one counts only if it still varies when task, method, seed and the axes before it are fixed: so a
     horizon chosen by task, or a |D_U| that follows from the mixture, is not taken for an experiment.
     """
-    columns = [trial_rows.column_of_field(name) for name in declared]
+    columns = [trial_rows.column_of_setting(name) for name in declared]
     declared = [name for name in columns if name in trials.columns and name not in ("task", "method", "seed")]
     axes: list[str] = []
     for name in dict.fromkeys([*declared, *AXES]):

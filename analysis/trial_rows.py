@@ -15,12 +15,9 @@ from pathlib import Path
 
 from safemil.config.atomic import atomic_write
 from safemil.config.errors import UserError
+from safemil.config.swept import BY_COLUMN, BY_SETTING, value_of
 
-# Settings a run may vary, in the order in which they name a row; "horizon" is the segment length H.
-AXES = (
-    *("bag_size", "horizon", "contamination", "weighting", "aggregator", "n_nonpreferred", "n_unlabeled", "mixture"),
-    *("cost_levels", "modes", "heads", "scale", "osrl_faithful"),
-)
+AXES = tuple(BY_COLUMN)  # settings a run may vary, in the order in which they name a row; a run's own are "axes"
 METRICS = (
     *("return_mean", "return_std", "cost_mean", "cost_std"),
     *("normalized_return", "normalized_return_reference", "normalized_cost", "normalized_cost_reference"),
@@ -32,8 +29,6 @@ TRIAL_COLUMNS = (
     *("cost_limit", "episodes", "train_seconds", "eval_seconds", "status", "warnings", "reason"),
     *("dataset_sha256", "git_commit", "package_versions"),
 )
-# Where the configuration's own field name differs from the column's.
-COLUMN_OF_FIELD = {"segment_length": "horizon", "kind": "weighting"}
 
 
 @dataclass(frozen=True)
@@ -63,9 +58,8 @@ def read_rows(folder: Path) -> tuple[list[dict[str, str]], list[Problem]]:
     unfinished: list[Problem] = []
     if (folder / "trials").is_dir():
         rows = []
-        axes = [
-            name for name in (read_json(folder / "run.json") or {}).get("axes") or () if column_of_field(name) == name
-        ]
+        declared = (read_json(folder / "run.json") or {}).get("axes") or ()
+        axes = [name for name in declared if column_of_setting(name) == name]
         for trial in sorted((folder / "trials").iterdir()):
             if trial.is_dir() and not trial.name.startswith("."):
                 found = _read_trial(trial)
@@ -84,11 +78,10 @@ def read_rows(folder: Path) -> tuple[list[dict[str, str]], list[Problem]]:
     return sorted(rows, key=_row_order), unfinished
 
 
-def column_of_field(name: str) -> str:
+def column_of_setting(name: str) -> str:
     """The column of a setting: "horizon" for "cost_model.segment_length"; its dotted name where it has none."""
     last = name.rsplit(".", 1)[-1]
-    column = COLUMN_OF_FIELD.get(last, last)
-    return column if column in TRIAL_COLUMNS else name
+    return BY_SETTING[name].column if name in BY_SETTING else last if last in TRIAL_COLUMNS else name
 
 
 def is_failed(row: dict) -> bool:
@@ -145,14 +138,8 @@ def _row_order(row: dict[str, str]) -> tuple:
 def _settings(trial: Path, axes: Sequence[str]) -> dict[str, object]:
     """Settings that a grid varies and that have no column of their own, by their dotted names, from config.json."""
     config = (read_json(trial / "config.json") or {}) if axes else {}
-    found = {}
-    for name in axes:
-        value: object = config if name.split(".")[0] in ("split", "evaluation") else config.get("method_config")
-        for part in name.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if value is not None:
-            found[name] = value
-    return found
+    found = {name: value_of(config, name) for name in axes}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _read_trial(trial: Path) -> dict | Problem:

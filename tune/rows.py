@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from safemil.config.swept import SWEPT, value_of
 from safemil.data.tasks import Task, find_task
 from tune.files import read_json, write_atomically, write_json
 from tune.trials import Trial
@@ -87,25 +88,12 @@ def write_row(folder: Path) -> dict[str, Any]:
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:
     """The columns of a row that come from its configuration and provenance alone."""
-    cost_model = config["method_config"].get("cost_model", {})
     return {
         "task": config["task"],
         "method": config["method"],
         "seed": config["seed"],
-        "bag_size": cost_model.get("bag_size"),
-        "horizon": cost_model.get("segment_length"),
-        "contamination": config["split"]["contamination"],
-        "weighting": config["method_config"].get("weights", {}).get("kind"),
-        "aggregator": cost_model.get("aggregator"),
-        "cost_levels": config["split"].get("cost_levels"),
-        "heads": cost_model.get("heads"),
-        "modes": cost_model.get("modes"),
-        "scale": cost_model.get("scale"),
-        "osrl_faithful": config["method_config"].get("osrl_faithful"),
-        "discount": cost_model.get("discount"),
-        "n_nonpreferred": config["split"]["n_nonpreferred"],
-        "n_unlabeled": config["split"]["n_unlabeled"],
-        "mixture": config["split"]["mixture"],
+        **{swept.column: value_of(config, swept.setting) for swept in SWEPT},
+        "discount": value_of(config, "cost_model.discount"),
         "split_fallback": config.get("split_record", {}).get("fallback"),
         "cost_limit": config["split"]["cost_limit"],
         "dataset_sha256": config.get("dataset_sha256"),
