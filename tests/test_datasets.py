@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import resource
 import subprocess
 import sys
 import threading
@@ -257,6 +258,7 @@ class TestBadSources:
         bad, good = start_server(**{"content": content, **behavior}), start_server(content)
         assert fetch(bad, good).read_bytes() == content
         assert len(good.asked) == 1
+        assert len(bad.asked) == (download.FRUITLESS_ATTEMPTS if bad.status in download.BUSY else 1)
         assert re.search(message, caplog.text)
         assert not (locate.dataset_folder() / f"{NAME}.part").exists()
 
@@ -302,6 +304,20 @@ class TestBadSources:
         monkeypatch.setattr(download.shutil, "disk_usage", lambda _: free)
         with pytest.raises(UserError, match=f"the download needs {len(content)} bytes, 1000 are free"):
             fetch(start_server(content))
+
+    def test_a_disk_that_fills_up_meanwhile(self, folder, content, start_server):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # writing beyond fails as on a full disk
+        try:
+            with pytest.raises(UserError, match=rf"{NAME}.part: cannot be written \(.*File too large"):
+                fetch(start_server(content))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        server = start_server(content)
+        note = folder / f"{NAME}.part.json"
+        note.write_text(json.dumps(json.loads(note.read_text()) | {"url": f"{server.address}/{NAME}"}))
+        assert fetch(server).read_bytes() == content
+        assert server.asked == ["bytes=100000-"]
 
 
 def test_two_processes_download_once(folder, content, start_server):

@@ -1,20 +1,19 @@
 """Download one file over HTTP, resumed after a break. In: an address and a ``.part`` path. Out: the whole file there,
 or ``SourceError`` with the reason; the caller checks the contents and renames.
 
-What has arrived stays in the ``.part`` file, and beside it (``.part.json``) which version of which file it belongs to
-(address, ETag, size), so that a broken connection, or a killed process, costs only what had not arrived. Resuming asks
-for the rest with a Range request and starts afresh where the server ignores the range or the file has changed.
+What has arrived stays in the ``.part`` file, and ``.part.json`` beside it says which file it is the beginning of
+(address, ETag, size). So a broken connection, or a killed process, costs only what had not arrived: the rest is asked
+for with a Range request. Where the server ignores it, or the file has changed, the download begins anew.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
-import re
 import shutil
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,13 @@ from safemil.config.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT = 5.0  # seconds; a machine without a network should say so quickly
-READ_TIMEOUT = 30.0  # seconds without a single byte
+TIMEOUTS = (5.0, 30.0)  # seconds to connect (without a network that should be quick), and without a single byte
 FRUITLESS_ATTEMPTS = 4  # in a row; then the source is given up
 PROGRESS_BYTES = 1 << 16  # an attempt that comes less than this further than all before it is fruitless
 PAUSE = 0.5  # seconds before the second attempt, doubled each time
 BLOCK = 1 << 16
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-BUSY = frozenset({429, 500, 502, 503, 504})  # worth asking again
+BUSY = (429, 500, 502, 503, 504)  # worth asking again
 
 
 class SourceError(Exception):
@@ -38,15 +36,6 @@ class SourceError(Exception):
 
 class _Broken(Exception):
     """The transfer stopped; another attempt may go on from there."""
-
-
-@dataclass(frozen=True)
-class _Version:
-    """Which bytes a ``.part`` file holds the beginning of."""
-
-    url: str
-    etag: str | None
-    size: int | None  # of the whole file, None where the server does not tell
 
 
 def download(url: str, part: Path, *, progress: bool | None = None) -> None:
@@ -61,22 +50,24 @@ def download(url: str, part: Path, *, progress: bool | None = None) -> None:
     """
     import requests
     from tqdm import tqdm
+    from urllib3 import Retry
 
+    ask_again = Retry(
+        total=None, connect=0, read=0, status=FRUITLESS_ATTEMPTS - 1, status_forcelist=BUSY, backoff_factor=PAUSE,
+        respect_retry_after_header=False, raise_on_status=False,
+    )  # fmt: skip
     hidden = None if progress is None else not progress  # None: hidden unless stderr is a terminal
-    fruitless = 0
-    with (
-        requests.Session() as session,
-        tqdm(desc=part.stem, unit="B", unit_scale=True, unit_divisor=1024, disable=hidden) as bar,
-    ):
+    with requests.Session() as session, tqdm(desc=part.stem, unit="B", unit_scale=True, disable=hidden) as bar:
         session.headers["Accept-Encoding"] = "identity"  # else sizes are those of a compressed stream
-        transfer = _Transfer(session, url, part, bar)
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=ask_again))
+        furthest = fruitless = 0
         while True:
-            before = transfer.furthest
             try:
-                transfer.attempt()
-                return
+                return _attempt(session, url, part, bar)
             except _Broken as error:
-                fruitless = 0 if transfer.furthest - before >= PROGRESS_BYTES else fruitless + 1
+                fruitless = 0 if _size(part) - furthest >= PROGRESS_BYTES else fruitless + 1
+                furthest = max(furthest, _size(part))
                 if fruitless >= FRUITLESS_ATTEMPTS:
                     raise SourceError(f"{error} ({fruitless} times in a row)") from error
                 logger.info("%s: %s; trying again", url, error)
@@ -84,111 +75,75 @@ def download(url: str, part: Path, *, progress: bool | None = None) -> None:
 
 
 def forget(part: Path) -> None:
-    """Delete a partial download and what is known of it."""
-    part.unlink(missing_ok=True)
-    _note_of(part).unlink(missing_ok=True)
+    """Delete a partial download and what is noted of it."""
+    for path in (part, _note_path(part)):
+        path.unlink(missing_ok=True)
 
 
-class _Transfer:
-    """The attempts at one address; ``furthest`` is how far into the file any of them came."""
+def _attempt(session: Any, url: str, part: Path, bar: Any) -> None:
+    """One request. Returns when the file is whole; raises ``_Broken`` when another request may help."""
+    import requests
 
-    def __init__(self, session: Any, url: str, part: Path, bar: Any) -> None:
-        self.session, self.url, self.part, self.bar = session, url, part, bar
-        self.furthest = 0
-
-    def attempt(self) -> None:
-        """One request. Returns when the file is whole; raises ``_Broken`` when another request may help."""
-        import requests
-
-        known = self._known_version()
-        start = _size(self.part) if known else 0
-        headers = {"Range": f"bytes={start}-"} if start else {}
-        answered = False
-        try:
-            with self.session.get(
-                self.url, headers=headers, stream=True, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)
-            ) as response:
-                answered = True
-                if response.status_code == 416:
-                    return self._nothing_left(response, start)
-                _check_answer(response)
-                version = _Version(self.url, response.headers.get("ETag"), _total(response))
-                if response.status_code == 206 and not _continues(response, start, known, version):
-                    forget(self.part)  # the end of another version is of no use
-                    raise _Broken("the server's file has changed")
-                self._store(response, start if response.status_code == 206 else 0, version)
-        except requests.RequestException as error:
-            if answered or start:
-                raise _Broken(f"the connection broke ({_reason(error)})") from error
-            raise SourceError(f"no connection ({_reason(error)})") from error
-
-    def _nothing_left(self, response: Any, start: int) -> None:
-        """ "Range not satisfiable": the last byte had arrived before the break, or the file is another one now."""
-        if start == 0 or _total(response) != start:
-            forget(self.part)
-            raise _Broken("the server's file has become shorter")
-
-    def _store(self, response: Any, start: int, version: _Version) -> None:
-        """Write the answer's bytes from ``start`` on; raises ``_Broken`` when there are fewer than announced."""
-        blocks = response.iter_content(BLOCK)
-        first = next(blocks, b"")
-        if start == 0 and not first.startswith(HDF5_SIGNATURE):  # seen before anything is overwritten
-            kind = "a web page (HTML)" if first.lstrip()[:1] == b"<" else f"something else ({first[:16]!r})"
-            raise SourceError(f"the server sent {kind} instead of an HDF5 file")
-        if version.size is not None and version.size - start > (free := shutil.disk_usage(self.part.parent).free):
-            raise UserError(f"{self.part.parent}: the download needs {version.size - start} bytes, {free} are free")
-        self.bar.reset(version.size)
-        self.bar.update(start)
-        _note_of(self.part).write_text(json.dumps(asdict(version)))
-        with self.part.open("r+b" if start else "wb") as file:
-            file.seek(start)
-            for block in itertools.chain([first], blocks):
-                try:
-                    file.write(block)
-                except OSError as error:
-                    raise UserError(f"{self.part}: cannot be written ({error})") from error
-                self.furthest = max(self.furthest, file.tell())
-                self.bar.update(len(block))
-        if version.size is not None and _size(self.part) < version.size:
-            raise _Broken(f"{_size(self.part)} of {version.size} bytes came")
-
-    def _known_version(self) -> _Version | None:
-        """What an earlier attempt noted of ``part``; None when it cannot be gone on with."""
-        try:
-            known = _Version(**json.loads(_note_of(self.part).read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
-        return known if known.url == self.url and known.size is not None and _size(self.part) else None
+    note = _read_note(part)
+    start = _size(part) if note.get("url") == url and note.get("size") else 0
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    response = None
+    try:
+        with session.get(url, headers=headers, stream=True, timeout=TIMEOUTS) as response:
+            version = {"url": url, "etag": response.headers.get("ETag"), "size": _whole_size(response)}
+            if response.status_code == 416 and start == version["size"]:
+                return  # "range not satisfiable": the last byte had arrived before the break
+            continued = response.headers.get("Content-Range", "").startswith(f"bytes {start}-") and version == note
+            if response.status_code == 416 or (response.status_code == 206 and not continued):
+                forget(part)  # the beginning of another version is of no use
+                raise _Broken("the server's file has changed")
+            if response.status_code not in (200, 206):
+                times = f" ({FRUITLESS_ATTEMPTS} times in a row)" if response.status_code in BUSY else ""
+                raise SourceError(f"the server answers {response.status_code} {response.reason}{times}")
+            _store(response, part, start if response.status_code == 206 else 0, version, bar)
+    except requests.RequestException as error:
+        if response is not None or start:
+            raise _Broken(f"the connection broke ({_innermost(error)})") from error
+        raise SourceError(f"no connection ({_innermost(error)})") from error
+    except OSError as error:
+        raise UserError(f"{part}: cannot be written ({error})") from error
 
 
-def _check_answer(response: Any) -> None:
-    code = response.status_code
-    if code in BUSY:
-        raise _Broken(f"the server answers {code} {response.reason}")
-    if code not in (200, 206):
-        raise SourceError(f"the server answers {code} {response.reason}")
-    if response.headers.get("Content-Type", "").startswith("text/html"):
-        raise SourceError("the server sent a web page (HTML) instead of an HDF5 file")
+def _store(response: Any, part: Path, start: int, version: dict[str, Any], bar: Any) -> None:
+    """Write the answer's bytes from ``start`` on; raises ``_Broken`` when there are fewer than announced."""
+    blocks, size = response.iter_content(BLOCK), version["size"]
+    first = next(blocks, b"")
+    if start == 0 and not first.startswith(HDF5_SIGNATURE):  # seen before anything is overwritten
+        kind = "a web page (HTML)" if first.lstrip()[:1] == b"<" else f"something else ({first[:16]!r})"
+        raise SourceError(f"the server sent {kind} instead of an HDF5 file")
+    if size is not None and size - start > (free := shutil.disk_usage(part.parent).free):
+        raise UserError(f"{part.parent}: the download needs {size - start} bytes, {free} are free")
+    bar.reset(size)
+    bar.update(start)
+    _note_path(part).write_text(json.dumps(version))
+    with part.open("ab" if start else "wb") as file:
+        for block in itertools.chain([first], blocks):
+            file.write(block)
+            bar.update(len(block))
+    if size is not None and _size(part) < size:
+        raise _Broken(f"{_size(part)} of {size} bytes came")
 
 
-def _continues(response: Any, start: int, known: _Version | None, version: _Version) -> bool:
-    """Whether the bytes of a 206 answer follow the ``start`` ones that are here already."""
-    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-    if known is None or match is None or int(match[1]) != start:
-        return False
-    return known.size == version.size and (None in (known.etag, version.etag) or known.etag == version.etag)
+def _whole_size(response: Any) -> int | None:
+    """The size of the whole file, from Content-Range ("bytes 5-9/10") or Content-Length; None when neither tells."""
+    ranged = response.headers.get("Content-Range", "").rpartition("/")[2]
+    told = ranged or (response.headers.get("Content-Length", "") if response.status_code == 200 else "")
+    return int(told) if told.isdigit() else None
 
 
-def _total(response: Any) -> int | None:
-    """The size of the whole file, from Content-Range or Content-Length."""
-    match = re.match(r"bytes (?:\d+-\d+|\*)/(\d+)", response.headers.get("Content-Range", ""))
-    if match:
-        return int(match[1])
-    length = response.headers.get("Content-Length", "")
-    return int(length) if response.status_code == 200 and length.isdigit() else None
+def _read_note(part: Path) -> dict[str, Any]:
+    """What an earlier attempt noted of ``part``: address, ETag and size; empty when nothing can be read."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return dict(json.loads(_note_path(part).read_text()))
+    return {}
 
 
-def _note_of(part: Path) -> Path:
+def _note_path(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
@@ -196,8 +151,8 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _reason(error: BaseException) -> str:
+def _innermost(error: BaseException) -> str:
     """The innermost cause, the one that can be read."""
-    while inner := error.__cause__ or error.__context__:
-        error = inner
+    while cause := error.__cause__ or error.__context__:
+        error = cause
     return f"{type(error).__name__}: {error}"
