@@ -159,7 +159,7 @@ class TestResuming:
     def test_goes_on_where_it_was_stopped(self, folder, tmp_path, walk, monkeypatch, capsys, caplog):
         whole = run(output=tmp_path / "whole.hdf5")
         monkeypatch.setattr(simulators, "make", Stops)
-        monkeypatch.setattr("safemil.collection.parts.UNITS_PER_CHUNK", 1)
+        monkeypatch.setattr("safemil.collection.checkpoint.UNITS_PER_CHUNK", 1)
         monkeypatch.setattr(Stops, "episodes", 0)
         caplog.set_level(logging.INFO)
         with pytest.raises(KeyboardInterrupt):
@@ -175,22 +175,23 @@ class TestResuming:
         assert not parts.exists()
 
     def test_what_another_seed_or_recipe_or_an_older_agent_left_is_not_taken(self, folder, walk, tmp_path, monkeypatch):
-        first = collecting._parts(folder, TASK, "scripted", 0)
-        assert first.folder == collecting._parts(folder, TASK, "scripted", 0).folder
+        first = collecting._checkpoint(folder, TASK, "scripted", 0)
+        assert first.folder == collecting._checkpoint(folder, TASK, "scripted", 0).folder
         others = {
-            collecting._parts(folder, TASK, recipe, seed).folder for recipe, seed in (("scripted", 1), ("learned", 0))
+            collecting._checkpoint(folder, TASK, recipe, seed).folder
+            for recipe, seed in (("scripted", 1), ("learned", 0))
         }
         (tmp_path / "recipes").mkdir()
         (tmp_path / "recipes" / "bullet.py").write_text("# the same ranges, another controller")
         monkeypatch.setattr(collecting.table, "__file__", str(tmp_path / "recipes" / "table.py"))
-        assert len(others | {first.folder, collecting._parts(folder, TASK, "scripted", 0).folder}) == 4
+        assert len(others | {first.folder, collecting._checkpoint(folder, TASK, "scripted", 0).folder}) == 4
 
     def test_a_damaged_part_is_recorded_again(self, folder, tmp_path, walk):
         whole = run(4, output=tmp_path / "whole.hdf5")
-        parts = collecting._parts(folder, TASK, "scripted", 0)
-        parts.folder.mkdir(parents=True)
-        (parts.folder / "000002.npz").write_bytes(b"PK half of it")
-        assert parts.load(2) is None
+        checkpoint = collecting._checkpoint(folder, TASK, "scripted", 0)
+        checkpoint.folder.mkdir(parents=True)
+        (checkpoint.folder / "000002.npz").write_bytes(b"PK half of it")
+        assert checkpoint.load(2) is None
         assert run(4).read_bytes() == whole.read_bytes()
 
 
@@ -215,7 +216,7 @@ class TestTwoRecipes:
         assert recipes_of({}, 2).tolist() == ["unknown"] * 2
 
 
-class TestBothSides:
+class TestReturnCoverage:
     @staticmethod
     def outcomes(costs, returns) -> Outcomes:
         n = len(costs)

@@ -160,3 +160,73 @@ def test_evaluation_sets_are_unseen():
     assert not set(seen) & set(np.concatenate([nonpreferred, preferred]))
     assert set(split.nonpreferred_held_out) <= set(nonpreferred)
     assert len(preferred) > 0
+
+
+def split_of(costs, returns=None, seed=0, **settings):
+    """A split without held-out trajectories; returns are all alike unless given."""
+    dataset = dataset_with(costs, np.ones(len(costs)) if returns is None else returns)
+    return make_split(*dataset, SplitConfig(**{"held_out": 0.0, "mixture": 0.5, **settings}), seed)
+
+
+def test_the_limits_of_the_bands_belong_to_neither():
+    # Exactly as many as are needed: 2 of cost below 25, and 2 + 2 of cost above 75. 25 and 75 are in no band.
+    split, labels = split_of([24.5, 0, 25, 75, 75.5, 76, 80, 90], n_nonpreferred=2, n_unlabeled=4)
+    assert labels.record["fallback"] is None
+    assert np.flatnonzero(labels.preferred).tolist() == [0, 1]
+    assert np.flatnonzero(labels.nonpreferred).tolist() == [4, 5, 6, 7]
+    assert sorted(np.concatenate(sets_of(split))) == [0, 1, 4, 5, 6, 7]
+
+
+def test_contamination_moves_what_each_band_must_give():
+    # D_N: 8, of them 4 contaminants; D_U: 16, half preferred. So 4 + 8 of each band, and each holds just these 12.
+    split, labels = split_of([0.0] * 12 + [100.0] * 12, n_nonpreferred=8, n_unlabeled=16, contamination=0.5)
+    assert labels.record["counts"] == {name: {"band": 12, "pool": 12} for name in ("preferred", "nonpreferred")}
+    assert labels.record["fallback"] is None
+    assert (len(split.nonpreferred), len(split.unlabeled)) == (8, 16)
+    assert labels.preferred[split.nonpreferred].sum() == 4 and labels.preferred[split.unlabeled].sum() == 8
+
+
+@pytest.mark.parametrize(("level", "first"), [("low", 4), ("middle", 8), ("high", 12)])
+def test_a_cost_level_is_a_third_of_the_band_with_both_its_ends(level, first):
+    # Costs 101 .. 113: the thirds end at 105 and 109. All five of the level are needed, though they return least.
+    costs = np.concatenate([np.zeros(4), 101 + np.arange(13.0)])
+    members = np.arange(first, first + 5)
+    returns = np.ones(17)
+    returns[members] = 0
+    split, _ = split_of(costs, returns, n_nonpreferred=5, n_unlabeled=4, mixture=0, cost_levels=level)
+    assert split.nonpreferred.tolist() == members.tolist()
+
+
+def test_fallback_bands_hold_the_quantiles_themselves():
+    # 0, 5, .. 60: the quarters end at 15 and 45.
+    _, labels = split_of(5.0 * np.arange(13), n_nonpreferred=2, n_unlabeled=4)
+    assert np.flatnonzero(labels.preferred).tolist() == [0, 1, 2, 3]
+    assert np.flatnonzero(labels.nonpreferred).tolist() == [9, 10, 11, 12]
+    # Both quantiles are 10: what costs 10 is preferred alone.
+    _, labels = split_of([0.0] + [10.0] * 8 + [20.0] * 2, n_nonpreferred=2, n_unlabeled=4, mixture=0)
+    assert labels.preferred.sum() == 9 and np.flatnonzero(labels.nonpreferred).tolist() == [9, 10]
+
+
+def union_split(costs):
+    """A split by the union protocol with 3 in D_N; as many trajectories again, with lower returns, cost 25."""
+    returns = np.repeat([1.0, 0.0], len(costs))
+    return split_of([*costs, *[25.0] * len(costs)], returns, protocol="union", n_nonpreferred=3)
+
+
+def test_union_takes_d_n_from_seven_tenths_of_the_largest_cost_on():
+    split, labels = union_split([100.0, 70.0, 70.0, 69.0, 0.0, 0.0, 0.0])
+    assert split.nonpreferred.tolist() == [0, 1, 2] and split.unlabeled.tolist() == [3, 4, 5, 6]
+    assert np.flatnonzero(labels.nonpreferred).tolist() == [0, 1, 2]
+    assert np.flatnonzero(labels.preferred).tolist() == [4, 5, 6]  # 25 is the limit itself
+    with pytest.raises(SplitError, match="2 trajectories cost at least 70.0, the split needs 3"):
+        union_split([100.0, 70.0, 69.0, 69.0, 0.0, 0.0, 0.0])
+    with pytest.raises(SplitError, match="3 trajectories cost at least 70.0"):  # D_U would be less than four
+        union_split([100.0, 70.0, 70.0, 69.0, 0.0, 0.0])
+
+
+def test_splits_and_labels_cannot_be_changed_and_are_told_apart_by_identity():
+    ((split, labels),) = toy_splits()
+    for value, name in ((split, "unlabeled"), (labels, "preferred")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(value, name, None)
+        assert value != dataclasses.replace(value)

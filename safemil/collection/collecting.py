@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from safemil.collection.parts import Parts, record_all
+from safemil.collection.checkpoint import CollectionCheckpoint, record_all
 from safemil.collection.recipes import table
 from safemil.collection.recipes.table import find_recipe, recipe_name
 from safemil.collection.recording import Recording, assemble
@@ -48,7 +48,7 @@ def collect(
 
     Args:
         recipes: their names; the trajectories of several come one after the other. By default the task's first.
-        n_trajectories: of each recipe; by default the recipe's own number.
+        n_trajectories: of each recipe; by default what the recipe says.
         workers: processes; all cores by default. The result does not depend on it.
         address: of a Ray cluster that works instead of processes here.
         output: a path instead of the dataset folder and DSRL's kind of name.
@@ -73,9 +73,10 @@ def collect(
             return _existing(present[0], asked, _provenance(task, list(sizes))["parameters"])
         for path in present:
             _check_ours(path)
-        parts = {name: _parts(folder, task, name, seed) for name in sizes}
+        checkpoints = {name: _checkpoint(folder, task, name, seed) for name in sizes}
         recorded = [
-            _recorded(task, name, size, seed, parts[name], workers, address, progress) for name, size in sizes.items()
+            _recorded(task, name, size, seed, checkpoints[name], workers, address, progress)
+            for name, size in sizes.items()
         ]
         trajectories, outcomes, next_observations = assemble(sum(recorded, []))
         path = output or folder / f"{task.file_stem}-{round(float(outcomes.costs_total.max()))}-{total}.hdf5"
@@ -86,29 +87,38 @@ def collect(
         for replaced in present:
             if replaced != path:
                 replaced.unlink()
-        for part in parts.values():
-            part.remove()
-    if (lacking := return_coverage(outcomes, task)) is not None:
-        logger.warning("%s: %s", path.name, lacking)
+        for checkpoint in checkpoints.values():
+            checkpoint.remove()
+    if (coverage := return_coverage(outcomes, task)) is not None:
+        logger.warning("%s: %s", path.name, coverage)
     return path
 
 
 def _recorded(
-    task: Task, name: str, size: int, seed: int, parts: Parts, workers: int, address: str | None, progress: bool | None
+    task: Task,
+    name: str,
+    size: int,
+    seed: int,
+    checkpoint: CollectionCheckpoint,
+    workers: int,
+    address: str | None,
+    progress: bool | None,
 ) -> list[Recording]:
     recipe = find_recipe(task, name)
     n_units = recipe.n_units(size)
     where = f"Ray at {address}" if address else f"{workers} process(es)"
     logger.info("collecting %d trajectories of %s (recipe %s) on %s", size, task.name, name, where)
     try:
-        recordings = record_all(task, name, n_units, seed, parts, workers=workers, address=address, progress=progress)
+        recordings = record_all(
+            task, name, n_units, seed, checkpoint, workers=workers, address=address, progress=progress
+        )
     except KeyboardInterrupt:
-        logger.info("what is finished is kept in %s; the same command goes on from there", parts.folder)
+        logger.info("what is finished is kept in %s; the same command goes on from there", checkpoint.folder)
         raise
     return recipe.choose(recordings, size, seed)
 
 
-def _parts(folder: Path, task: Task, recipe: str, seed: int) -> Parts:
+def _checkpoint(folder: Path, task: Task, recipe: str, seed: int) -> CollectionCheckpoint:
     """Named after all that a unit depends on, so that a collection never goes on with what another one left.
 
     That is what the file will record, and the text of the recipes: an agent may have changed and its ranges not.
@@ -116,7 +126,7 @@ def _parts(folder: Path, task: Task, recipe: str, seed: int) -> Parts:
     provenance = json.dumps(_provenance(task, [recipe]), sort_keys=True).encode()
     sources = [path.read_bytes() for path in sorted(Path(table.__file__).parent.glob("*.py"))]
     digest = hashlib.sha256(b"".join([provenance, *sources])).hexdigest()[:8]
-    return Parts(folder / f"{task.file_stem}.{recipe}-seed{seed}-{digest}.parts")
+    return CollectionCheckpoint(folder / f"{task.file_stem}.{recipe}-seed{seed}-{digest}.parts")
 
 
 def _cores() -> int:
@@ -144,9 +154,9 @@ def _version(package: str) -> str | None:
 
 
 def _existing(path: Path, asked: dict[str, str | int], parameters: str) -> Path:
-    found = read_layout(path).attributes
-    different = [f"{name} {found.get(name, 'unknown')}" for name in asked if found.get(name) != asked[name]]
-    if not different and found.get("parameters") != parameters:
+    stored = read_layout(path).attributes
+    different = [f"{name} {stored.get(name, 'unknown')}" for name in asked if stored.get(name) != asked[name]]
+    if not different and stored.get("parameters") != parameters:
         different = ["the recipe's parameters have changed since"]
     if different:
         raise UserError(

@@ -1,7 +1,7 @@
 """Files written whole or not at all, whatever becomes of the process that writes them.
 
     with atomic_write(path) as temporary:      write to `temporary`; it takes the name `path` when the block ends
-    discard(path)                       delete the file, and what killed processes left half-written of it
+    discard(path)                              delete the file, and what killed processes left half-written of it
 
 A process that is killed cannot clean up: what it left is deleted by the next one on its machine to write the same file.
 """
@@ -18,7 +18,10 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A hidden name in the folder of ``path``, which is made; an error in the block deletes what was written."""
+    """A temporary name beside ``path``; what is written there is renamed to ``path`` when the block ends.
+
+    The folder is made if need be. An error inside the block deletes the temporary file and leaves ``path`` as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover, writer in _half_written(path):
         if _is_dead(*writer):
@@ -33,7 +36,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def discard(path: Path) -> None:
-    """For who knows that no other process writes this file any more."""
+    """Delete ``path`` and its temporary files. Only for a caller who knows that no other process still writes it."""
     for file in (path, *(leftover for leftover, _ in _half_written(path))):
         file.unlink(missing_ok=True)
 
@@ -42,7 +45,7 @@ def _half_written(path: Path) -> list[tuple[Path, tuple[str, int]]]:
     """What is being, or was once, written of a file: (temporary, (host, process))."""
     pattern = re.compile(rf"\.{re.escape(path.name)}~([^~]*)~(\d+)\.tmp")
     names = os.listdir(path.parent) if path.parent.is_dir() else ()
-    return [(path.with_name(name), (found[1], int(found[2]))) for name in names if (found := pattern.fullmatch(name))]
+    return [(path.with_name(name), (match[1], int(match[2]))) for name in names if (match := pattern.fullmatch(name))]
 
 
 def _is_dead(host: str, process: int) -> bool:

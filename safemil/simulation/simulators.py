@@ -3,8 +3,8 @@
 An episode is a function of (task, seed, actions) alone. Three things stand against that: the Bullet tasks ignore the
 seed given to ``reset`` and draw from the global generators of numpy and Python; several tasks (Car and Drone of Bullet,
 CarPush2, CarButton1) carry state from one episode into the next; and drawing would leave the caller's random numbers
-changed. So every ``reset`` builds a fresh simulator under its own random numbers. With the parts left out that serve
-drawing alone, that takes 3 to 30 ms (about 1 s for Button tasks, which place their objects by rejection).
+changed. So every ``reset`` builds a fresh simulator with random numbers of the episode alone. Without the parts that
+serve drawing alone, that takes 3 to 30 ms (about 1 s for Button tasks, which place their objects by rejection).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Simulator:
         import gymnasium
 
         self.close()
-        with own_random_numbers(seed), _known_warnings_silenced(), self._lean_construction():
+        with isolated_random_numbers(seed), _known_warnings_silenced(), self._lean_construction():
             self._environment = gymnasium.make(
                 self.task.environment_id, max_episode_steps=self.task.horizon, disable_env_checker=True
             )
@@ -132,12 +132,12 @@ def check_mujoco_version() -> None:
     expected = f"{'.'.join(map(str, MUJOCO_OLDEST))} .. {'.'.join(map(str, MUJOCO_NEWEST))}"
     remedy = "pip install mujoco==2.3.3 (there are wheels for Python 3.10 and 3.11)"
     try:
-        found = importlib.metadata.version("mujoco")
+        installed = importlib.metadata.version("mujoco")
     except importlib.metadata.PackageNotFoundError:
         raise UserError(f"mujoco is not installed, MuJoCo tasks need {expected}: {remedy}") from None
-    numbers = tuple(int(number) for number in re.findall(r"\d+", found)[:3])
+    numbers = tuple(int(number) for number in re.findall(r"\d+", installed)[:3])
     if not MUJOCO_OLDEST <= numbers <= MUJOCO_NEWEST:
-        raise UserError(f"mujoco {found} is installed, the datasets were recorded on {expected}: {remedy}")
+        raise UserError(f"mujoco {installed} is installed, the datasets were recorded on {expected}: {remedy}")
 
 
 def import_simulators() -> None:
@@ -203,7 +203,7 @@ def _draw_bullet(world) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def own_random_numbers(seed: int) -> Iterator[None]:
+def isolated_random_numbers(seed: int) -> Iterator[None]:
     """Inside, the global generators of numpy and Python start from ``seed``; afterwards they are as before."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     np.random.seed(seed)

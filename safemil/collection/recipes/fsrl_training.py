@@ -14,7 +14,7 @@ from tianshou.env import DummyVectorEnv
 from safemil.collection.recording import Recording, finished
 from safemil.data.tasks import Task
 from safemil.simulation import simulators
-from safemil.simulation.simulators import own_random_numbers
+from safemil.simulation.simulators import isolated_random_numbers
 
 
 class Logged(gymnasium.Env):
@@ -57,7 +57,7 @@ def train(
     """Train for that many steps of the simulator and give every episode that was finished on the way."""
     environment = Logged(task, rng)
     seed = int(rng.integers(2**31))
-    with own_random_numbers(seed), warnings.catch_warnings():
+    with isolated_random_numbers(seed), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tianshou 0.5.1 on newer libraries
         agent = PPOLagAgent(
             environment,

@@ -153,7 +153,7 @@ def best(gaits: list[Gait]) -> Gait:
 
 def save(path: Path, task: Task, settings: Search, gait: Gait) -> None:
     """Write the gait, how it did, and the settings it was found with."""
-    found = {
+    record = {
         "task": task.name,
         "settings": asdict(settings),
         "return": round(gait.return_, 3),
@@ -162,7 +162,7 @@ def save(path: Path, task: Task, settings: Search, gait: Gait) -> None:
         "offsets": gait.offsets.round(6).tolist(),
     }
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n")
+        temporary.write_text(json.dumps(record, indent=1) + "\n")
 
 
 @entry_point

@@ -23,9 +23,9 @@ Ranges = dict[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the data of one task are collected: in units of work that depend on the seed and their own number alone.
+    """How the data of one task are collected: in units of work that depend on the seed and the unit's number alone.
 
-    Here a unit is one trajectory. Recipes of another kind (``safemil.collection.recipes.learned``) have the same
+    Here a unit is one trajectory. Recipes of another kind (``safemil.collection.recipes.learned_recipe``) have the same
     methods.
     """
 

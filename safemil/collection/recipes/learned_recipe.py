@@ -53,12 +53,12 @@ class LearnedRecipe:
         """``n_trajectories`` of them, spread evenly over the cost-return plane, in the order they were recorded."""
         from fsrl.data import TrajectoryBuffer
 
-        from safemil.simulation.simulators import own_random_numbers
+        from safemil.simulation.simulators import isolated_random_numbers
 
         if len(recordings) < n_trajectories:
             raise UserError(f"--trajectories {n_trajectories}: the training runs gave {len(recordings)} in all")
         points = [(recording.rewards.sum(), recording.costs.sum()) for recording in recordings]
-        with own_random_numbers(seed):  # the filter draws from Python's global generator
+        with isolated_random_numbers(seed):  # the filter draws from Python's global generator
             kept = TrajectoryBuffer.filter_points(points, n_trajectories)
         return [recordings[index] for index in sorted(kept)]
 

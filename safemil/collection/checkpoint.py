@@ -1,7 +1,7 @@
-"""The units of a collection, worked off by many processes and kept in a folder of parts until all of them are there.
+"""Recording the units of a collection in many processes. In: a recipe, a seed, a number of units. Out: recordings.
 
-In: a recipe, a seed and the number of units. Out: their recordings. A unit is a function of (task, recipe, seed, its
-number) alone, so neither the number of workers nor their order matters, and a collection that was stopped goes on.
+Finished units are kept in a checkpoint until all of them are there. A unit depends on (task, recipe, seed, its number)
+alone, so neither the number of workers nor their order matters, and a collection that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from safemil.simulation.worker_pool import Chunk, WorkerDied, run_chunks
 UNITS_PER_CHUNK = 4  # few enough that workers end together, and that the progress bar moves
 
 
-class Parts:
+class CollectionCheckpoint:
     """A folder with one file per finished unit, each written whole or not at all."""
 
     def __init__(self, folder: Path) -> None:
@@ -44,10 +44,10 @@ class Parts:
     def load(self, unit: int) -> list[Recording] | None:
         """The recordings of a unit; None when it is not there, or its file was damaged later."""
         try:
-            with np.load(self._path(unit)) as part:
-                trajectories = Trajectories(part["observations"], part["actions"], part["offsets"])
-                outcomes = Outcomes(part["rewards"], part["costs"], part["terminals"], part["offsets"])
-                return disassemble(trajectories, outcomes, part["next_observations"])
+            with np.load(self._path(unit)) as arrays:
+                trajectories = Trajectories(arrays["observations"], arrays["actions"], arrays["offsets"])
+                outcomes = Outcomes(arrays["rewards"], arrays["costs"], arrays["terminals"], arrays["offsets"])
+                return disassemble(trajectories, outcomes, arrays["next_observations"])
         except (OSError, BadZipFile, KeyError, ValueError):
             return None
 
@@ -63,13 +63,13 @@ def record_all(
     recipe: str,
     n_units: int,
     seed: int,
-    parts: Parts,
+    checkpoint: CollectionCheckpoint,
     *,
     workers: int,
     address: str | None = None,
     progress: bool | None = None,
 ) -> list[Recording]:
-    """The recordings of units 0 .. n_units - 1, in that order; each unit goes to ``parts`` when it is finished.
+    """The recordings of units 0 .. n_units - 1, in that order; each unit goes to ``checkpoint`` when it is finished.
 
     Args:
         workers: processes on this machine.
@@ -79,18 +79,18 @@ def record_all(
     from tqdm import tqdm
 
     hidden = None if progress is None else not progress  # None: hidden unless stderr is a terminal
-    found = {unit: recordings for unit in range(n_units) if (recordings := parts.load(unit)) is not None}
-    missing = [unit for unit in range(n_units) if unit not in found]
+    finished = {unit: recordings for unit in range(n_units) if (recordings := checkpoint.load(unit)) is not None}
+    missing = [unit for unit in range(n_units) if unit not in finished]
     size = max(1, min(UNITS_PER_CHUNK, len(missing) // workers))
     chunks = [Chunk(recipe, tuple(missing[first : first + size])) for first in range(0, len(missing), size)]
     work = functools.partial(record_units, task, seed)
-    with tqdm(total=n_units, initial=len(found), desc=f"collect {task.name}", disable=hidden) as bar:
-        for chunk, recorded in _worked_off(work, chunks, workers, address):
+    with tqdm(total=n_units, initial=len(finished), desc=f"collect {task.name}", disable=hidden) as bar:
+        for chunk, recorded in _run(work, chunks, workers, address):
             for unit, recordings in zip(chunk.indices, recorded, strict=True):
-                parts.save(unit, recordings)
-                found[unit] = recordings
+                checkpoint.save(unit, recordings)
+                finished[unit] = recordings
                 bar.update()
-    return [recording for unit in range(n_units) for recording in found[unit]]
+    return [recording for unit in range(n_units) for recording in finished[unit]]
 
 
 def record_units(task: Task, seed: int, recipe: str, indices: Sequence[int]) -> list[list[Recording]]:
@@ -99,7 +99,7 @@ def record_units(task: Task, seed: int, recipe: str, indices: Sequence[int]) -> 
     return [chosen.record(task, seed, unit) for unit in indices]
 
 
-def _worked_off(
+def _run(
     work: Callable, chunks: list[Chunk], workers: int, address: str | None
 ) -> Iterator[tuple[Chunk, list[list[Recording]]]]:
     if address is not None:
