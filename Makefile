@@ -12,37 +12,52 @@ PYTHON = $(shell for python in python3.11 python3.10 python3 /usr/local/bin/pyth
 	"$$HOME"/.pyenv/versions/3.1[01].*/bin/python; do \
 	"$$python" -c 'import ensurepip; $(SUITABLE)' 2>/dev/null && { echo "$$python"; break; }; done)
 
+# What `make test-core` runs: the tests of these files, which need no simulator, OSRL, Ray, pandas or plotting.
+CORE_TESTS = aggregates aggregators calibration cards claims cloning config convert corridor cost_model datasets \
+	diagnostics estimates failure_modes methods metrics resuming splits tasks train training trajectories tuning weights \
+	whole_files
+# Its environment: one for each Python, kept until `make clean`.
+CORE = .venv-core-$(shell '$(PYTHON)' -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
 # loadfile: the tests of a file share what its fixtures made (a whole run of the demo grid).
 PYTEST_OPTIONS = -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test reference lint clean
+.PHONY: help install demo test test-core reference lint clean
 
-help:
-	@echo 'make demo     build $(VENV), run the demo grid, print its table, write the report'
-	@echo 'make test     build $(VENV), run the test suite (make test PYTEST_OPTIONS="-x tests/test_splits.py")'
-	@echo 'make reference [RUNS="results/paper ..."]  finished runs -> results/reference; without RUNS its reports again'
-	@echo 'make install  build $(VENV) alone: everything pinned, about 2.5 GB'
-	@echo 'make lint     check the code with ruff'
-	@echo 'make clean    remove $(VENV) and caches; results and datasets stay'
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(STAMP)
-
-demo: install
+demo: install ## build .venv, run the demo grid, print its table, write the report
 	$(BIN)/python tune/run.py --grid demo --resume
 
-test: install
+test: install ## build .venv, run the test suite (make test PYTEST_OPTIONS="-x tests/test_splits.py")
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
-reference: install
-	$(BIN)/python analysis/curate.py $(RUNS)
+# Outside the checkout's own packages: safemil is the installed wheel; baselines and tune, which it does not hold, lie beside.
+test-core: ## install the core alone on any Python from 3.10, run its tests there (make test-core PYTHON=python3.13)
+	[ -x $(CORE)/bin/python ] || '$(PYTHON)' -m venv $(CORE)
+	rm -rf $(CORE)/dist $(CORE)/outside
+	$(CORE)/bin/python -m pip install -q build pytest pytest-timeout scipy
+	$(CORE)/bin/python -m build -o $(CORE)/dist . >/dev/null
+	$(CORE)/bin/python -m pip uninstall -q -y safemil
+	$(CORE)/bin/python -m pip install -q $(CORE)/dist/*.whl
+	mkdir $(CORE)/outside
+	cp -r pyproject.toml tests baselines tune $(CORE)/outside
+	cd $(CORE)/outside && ../bin/python -m pytest -q -m 'not study' $(CORE_TESTS:%=tests/test_%.py)
 
-lint: install
+lint: install ## check style, formatting and types
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 
-clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+reference: install ## finished runs -> results/reference (make reference RUNS="results/paper ..."); without RUNS its reports again
+	$(BIN)/python analysis/curate.py $(RUNS)
+
+install: $(STAMP) ## build .venv alone: everything pinned, about 2.5 GB
+
+clean: ## remove the environments, builds and caches; results and datasets stay
+	rm -rf $(VENV) .venv-core-* build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment that works is kept, whatever made it; one of another Python, or half made, is made anew.
