@@ -44,7 +44,7 @@ class CollectionCheckpoint:
     def load(self, unit: int) -> list[Recording] | None:
         """The recordings of a unit; None when it is not there, or its file was damaged later."""
         try:
-            with np.load(self._path(unit)) as arrays:
+            with self._path(unit).open("rb") as file, np.load(file) as arrays:
                 trajectories = Trajectories(arrays["observations"], arrays["actions"], arrays["offsets"])
                 outcomes = Outcomes(arrays["rewards"], arrays["costs"], arrays["terminals"], arrays["offsets"])
                 return disassemble(trajectories, outcomes, arrays["next_observations"])

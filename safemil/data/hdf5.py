@@ -25,7 +25,7 @@ import numpy as np
 
 from safemil.config.atomic import atomic_write
 from safemil.data.tasks import Task
-from safemil.data.trajectories import DatasetError, Outcomes, Trajectories, first_bad_row
+from safemil.data.trajectories import DatasetError, Outcomes, Trajectories, as_float32, check_resolution, first_bad_row
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def _arrays(
         following = np.minimum(np.arange(trajectories.n_steps) + 1, trajectories.n_steps - 1)
         following[last_rows] = last_rows
         next_observations = trajectories.observations[following]
-    next_observations = np.asarray(next_observations, dtype=np.float32)
+    next_observations = as_float32("next_observations", np.asarray(next_observations))
     if next_observations.shape != trajectories.observations.shape:
         found, expected = next_observations.shape, trajectories.observations.shape
         raise DatasetError(f"next_observations: shape {found}, but observations have {expected}")
@@ -211,11 +211,13 @@ def _floats(file: Any, key: str, n_rows: int) -> np.ndarray:
     chunk = dataset.chunks[0] if dataset.chunks else 1
     step = max(1, ROWS_PER_READ // chunk) * chunk
     for start in range(0, n_rows, step):
+        values = dataset[start : min(start + step, n_rows)]
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinity, reported below
-            result[start : start + step] = dataset[start : min(start + step, n_rows)]
+            result[start : start + step] = values
         if (row := first_bad_row(result[start : start + step])) is not None:
             row += start
             raise DatasetError(f"{key!r}: row {row} of {n_rows} holds NaN or infinity ({result[row]})")
+        check_resolution(repr(key), values, result[start : start + step])
     return result
 
 

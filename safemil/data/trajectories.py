@@ -24,6 +24,9 @@ import numpy as np
 
 from safemil.config.errors import UserError
 
+LARGE = 1000.0  # smaller numbers are as fine in float32 as any network can tell
+LOST_SHARE = 1e-3  # of a column's range, lost by rounding to float32
+
 
 class DatasetError(UserError):
     """A dataset, or an array meant to become one, that is not what it should be."""
@@ -117,13 +120,47 @@ def first_bad_row(array: np.ndarray) -> int | None:
     return int(np.argmin(finite if finite.ndim == 1 else finite.all(axis=1)))
 
 
+def as_float32(name: str, values: np.ndarray) -> np.ndarray:
+    """An array (n,) or (n, d) as float32, all finite. Raises ``DatasetError`` naming the row or column at fault."""
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinity
+        array = np.ascontiguousarray(values, dtype=np.float32)
+    if (row := first_bad_row(array)) is not None:
+        raise DatasetError(f"{name}: row {row} holds NaN or infinity ({array[row]}); remove that trajectory")
+    check_resolution(name, values, array)
+    return array
+
+
+def check_resolution(name: str, values: np.ndarray, rounded: np.ndarray) -> None:
+    """Refuse large numbers, as time stamps are, whose differences are lost when they become float32.
+
+    Args:
+        values: (n,) or (n, d) as they were given; ``rounded`` are the same as float32.
+
+    Raises:
+        DatasetError: rounding changes a column by more than ``LOST_SHARE`` of the range of its values.
+    """
+    if len(values) == 0 or np.can_cast(values.dtype, np.float32):
+        return
+    low, high, error = (
+        np.atleast_1d(part) for part in (values.min(axis=0), values.max(axis=0), np.abs(values - rounded).max(axis=0))
+    )
+    largest = np.maximum(np.abs(low), np.abs(high))
+    lost = np.flatnonzero((high > low) & (error > LOST_SHARE * (high - low)) & (largest >= LARGE))
+    if lost.size:
+        column = lost[0]
+        spacing = np.spacing(np.float32(largest[column]))
+        raise DatasetError(
+            f"{name}: column {column} runs from {low[column]:.17g} to {high[column]:.17g}, where float32 has steps of"
+            f" {spacing:g}; subtract an offset from it, or leave it out"
+        )
+
+
 def _freeze(owner: Trajectories | Outcomes, name: str, dtype: type, ndim: int) -> None:
     """Replace the field by a read-only view (a copy when the type differs), after checking dimensions and values."""
-    array = np.ascontiguousarray(getattr(owner, name), dtype=dtype)
-    if array.ndim != ndim:
-        raise DatasetError(f"{name}: shape {array.shape} has {array.ndim} dimension(s), expected {ndim}")
-    if array.dtype == np.float32 and (row := first_bad_row(array)) is not None:
-        raise DatasetError(f"{name}: row {row} holds NaN or infinity ({array[row]}); remove that trajectory")
+    values = np.asarray(getattr(owner, name))
+    if values.ndim != ndim:
+        raise DatasetError(f"{name}: shape {values.shape} has {values.ndim} dimension(s), expected {ndim}")
+    array = as_float32(name, values) if dtype is np.float32 else np.ascontiguousarray(values, dtype=dtype)
     object.__setattr__(owner, name, _read_only(array.view()))
 
 
