@@ -26,14 +26,14 @@ def train_pack(dataset: Path, task: str, updates: int, device: str, threads: int
     """As ``tune/run.py --grid paper`` trains it, up to the policies: `paper` preset, all seeds packed."""
     from safemil.config.overrides import parse_assignments
     from tune.grids import GRIDS
+    from tune.job import Job
     from tune.pack import run_pack
     from tune.trials import expand
-    from tune.work import Work
 
     chosen = {"policy.steps": str(updates), "evaluation.checkpoints": "1", **parse_assignments(settings)}
     trials = expand(GRIDS["paper"], tasks=[task], methods=["safemil"], seeds=SEEDS, preset="paper", settings=chosen)
     (folder / "run.json").write_text("{}")
-    work = Work(
+    job = Job(
         tuple(trial.to_dict() for trial in trials),
         str(folder / "trials"),
         str(dataset),
@@ -43,7 +43,7 @@ def train_pack(dataset: Path, task: str, updates: int, device: str, threads: int
     )
     started = time.perf_counter()
     reports: list[tuple[int, float]] = []
-    run_pack(work, lambda stage, step, total, metrics: reports.append((step, time.perf_counter())))
+    run_pack(job, lambda stage, step, total, metrics: reports.append((step, time.perf_counter())))
     (first, began), (last, ended) = reports[0], reports[-1]
     seconds = {"seconds": time.perf_counter() - started, "updates_per_second": (last - first) / (ended - began)}
     (folder / "seconds.json").write_text(json.dumps(seconds))

@@ -23,24 +23,24 @@ from safemil.config.errors import entry_point
 from tune.attempts import perform
 from tune.files import write_json
 from tune.grids import find_grid
+from tune.job import Job, Progress
 from tune.progress import Board
 from tune.trials import expand
-from tune.work import Progress, Work
 
 
-def compute(work: Work, progress: Progress, seconds: float) -> list[dict[str, Any]]:
+def compute(job: Job, progress: Progress, seconds: float) -> list[dict[str, Any]]:
     """In place of ``tune.pack.run_pack``: keeps a core busy, reports as training does, writes the row."""
     import torch
 
-    torch.set_num_threads(work.threads)
+    torch.set_num_threads(job.threads)
     began, value = time.perf_counter(), torch.ones(100, 100) / 100
     while time.perf_counter() - began < seconds:
         value = value @ value
         progress("policy", 1, 2, {"policy_loss": float(value[0, 0])})
-    rows = [{"trial_id": trial.id, "status": "ok"} for trial in work.trials]
-    for trial, row in zip(work.trials, rows, strict=True):
-        write_json(work.folder(trial) / "row.json", row)
-        (work.folder(trial) / "done").touch()
+    rows = [{"trial_id": trial.id, "status": "ok"} for trial in job.trials]
+    for trial, row in zip(job.trials, rows, strict=True):
+        write_json(job.folder(trial) / "row.json", row)
+        (job.folder(trial) / "done").touch()
     return rows
 
 
@@ -64,13 +64,13 @@ def measure(n_trials: int, seconds: float, cpus: int) -> dict[str, float]:
 
     trials = expand(find_grid("demo"), methods=["bc-all"], seeds=range(n_trials))
     with tempfile.TemporaryDirectory() as folder:
-        works = {trial.id: Work((trial.to_dict(),), f"{folder}/trials", "", session="one") for trial in trials}
-        board = Silent({pack: {"trial": pack} for pack in works})
+        jobs = {trial.id: Job((trial.to_dict(),), f"{folder}/trials", "", session="one") for trial in trials}
+        board = Silent({pack: {"trial": pack} for pack in jobs})
         began = time.perf_counter()
         with connected(None) as cluster:
             connecting = time.perf_counter() - began
             run = functools.partial(perform, run=functools.partial(compute, seconds=seconds))
-            run_with_ray(works, board, cpus=cluster.cpus / cpus, gpus=0.0, perform=run)
+            run_with_ray(jobs, board, cpus=cluster.cpus / cpus, gpus=0.0, perform=run)
         wall = time.perf_counter() - began
         if board.ended != n_trials:
             raise RuntimeError(f"{board.ended} of {n_trials} trials ended")

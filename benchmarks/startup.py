@@ -18,8 +18,8 @@ from safemil.data.tasks import TASKS
 from tune.attempts import perform
 from tune.files import write_json
 from tune.grids import GRIDS
+from tune.job import Job
 from tune.trials import expand
-from tune.work import Work
 
 IMPORTS = {
     "python alone": "pass",
@@ -51,7 +51,7 @@ def trial_seconds(dataset: Path) -> dict[str, float]:
         for label, seed in (("first pack of a process", 0), ("second pack", 1)):
             trials = expand(GRIDS["demo"], tasks=[name], methods=["safemil"], seeds=[seed], smoke=True, settings=tiny)
             started = time.perf_counter()
-            rows = perform(Work(tuple(trial.to_dict() for trial in trials), f"{folder}/trials", str(dataset)))
+            rows = perform(Job(tuple(trial.to_dict() for trial in trials), f"{folder}/trials", str(dataset)))
             found[label] = time.perf_counter() - started
             if [row["status"] for row in rows] != ["ok"]:
                 raise RuntimeError(rows[0]["reason"])

@@ -8,6 +8,9 @@ on NFS, so that of several that see a dead claim one gets it. Files of dead clai
 A claim is dead when its process is gone (seen at once on the same host), when it belongs to an earlier attempt of the
 same session (whose scheduler knows that the attempt has ended), or when it was not touched for ``TIMEOUT`` seconds by
 the file server's clock. A process that was only slow may find its trial taken over; both then write the same results.
+
+Not filelock's ``SoftFileLease``: it takes a dead host's claim over by exchanging two names, which NFS and sshfs refuse.
+On two hosts that share a folder by sshfs the claim of a killed process was never free again (cluster/README.md).
 """
 
 from __future__ import annotations
@@ -49,11 +52,10 @@ def this_process(session: str) -> Holder:
 
 @functools.cache
 def _boot() -> str:
-    parts = []
-    with contextlib.suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts)
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no /proc
+        return ""
 
 
 def started_at(pid: int) -> str | None:
@@ -84,40 +86,34 @@ class Claims:
         mine: list[Path] = []
         over = threading.Event()
         try:
-            holder = self._claim_all(trial_ids, mine)
-            if holder is None:
-                threading.Thread(target=_touch, args=(mine, over), daemon=True).start()
-            else:
-                _give_back(mine)
-            yield holder
+            for trial_id in trial_ids:
+                claimed = self._claim(trial_id)
+                if isinstance(claimed, Holder):
+                    _give_back(mine)
+                    yield claimed
+                    return
+                mine.append(claimed)
+            threading.Thread(target=_touch, args=(mine, over), daemon=True).start()
+            yield None
         finally:
             over.set()
             _give_back(mine)
 
     def holder(self, trial_id: str) -> Holder | None:
         """Who is at work on a trial; None where it is free, or its claim dead."""
-        _, holder = self._newest(trial_id)
-        return holder
+        _, newest = next(reversed(self._generations(trial_id)), (0, None))
+        return None if newest is None or self._dead(newest) else _read(newest)
 
     def attempts(self, trial_id: str) -> int:
         """How many processes of this session have died at work on a trial."""
         return sum(_read(path).session == self.me.session for _, path in self._generations(trial_id))
 
-    def _claim_all(self, trial_ids: Sequence[str], mine: list[Path]) -> Holder | None:
-        """Append the files made to ``mine`` until all are, or one is another's."""
-        for trial_id in trial_ids:
-            claimed = self._claim(trial_id)
-            if isinstance(claimed, Holder):
-                return claimed
-            mine.append(claimed)
-        return None
-
     def _claim(self, trial_id: str) -> Path | Holder:
         """Create the next generation if the present one is free or dead."""
-        generation, holder = self._newest(trial_id)
-        if holder is not None:
-            return holder
-        path = self.folder / f"{trial_id}.{generation + 1}"
+        number, newest = next(reversed(self._generations(trial_id)), (0, None))
+        if newest is not None and not self._dead(newest):
+            return _read(newest)
+        path = self.folder / f"{trial_id}.{number + 1}"
         try:
             with path.open("x") as file:
                 file.write(json.dumps(asdict(self.me)))
@@ -126,24 +122,16 @@ class Claims:
         except OSError:  # a full disk
             path.unlink(missing_ok=True)
             raise
-        newest, _ = self._newest(trial_id)
-        if newest != generation + 1:  # what was seen above was older than what others have made since
+        _, newest = next(reversed(self._generations(trial_id)), (0, path))
+        if newest != path:  # what was seen above was older than what others have made since
             path.unlink(missing_ok=True)
-            return _read(self.folder / f"{trial_id}.{newest}")
+            return _read(newest)
         return path
-
-    def _newest(self, trial_id: str) -> tuple[int, Holder | None]:
-        """The highest generation (0 where there is none) and who holds it (None if dead)."""
-        generations = self._generations(trial_id)
-        if not generations:
-            return 0, None
-        generation, path = generations[-1]
-        return generation, None if self._dead(path) else _read(path)
 
     def _generations(self, trial_id: str) -> list[tuple[int, Path]]:
         pattern = re.compile(re.escape(trial_id) + r"\.(\d+)")
-        found = [(match, path) for path in self.folder.iterdir() if (match := pattern.fullmatch(path.name))]
-        return sorted((int(match[1]), path) for match, path in found)
+        named = ((pattern.fullmatch(path.name), path) for path in self.folder.iterdir())
+        return sorted((int(match[1]), path) for match, path in named if match)
 
     def _dead(self, path: Path) -> bool:
         holder = _read(path)
@@ -174,13 +162,14 @@ def _read(path: Path) -> Holder:
         return Holder("an unknown host", "", 0, "", "")
 
 
-def _give_back(paths: Sequence[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
+def _give_back(paths: list[Path]) -> None:
+    """Each once: its name may be another process's claim the moment after."""
+    while paths:
+        paths.pop().unlink(missing_ok=True)
 
 
-def _touch(paths: Sequence[Path], over: threading.Event) -> None:
+def _touch(paths: list[Path], over: threading.Event) -> None:
     while not over.wait(HEARTBEAT):
-        for path in paths:
+        for path in tuple(paths):
             with contextlib.suppress(OSError):
                 os.utime(path)

@@ -47,10 +47,10 @@ class Estimate:
 
 def estimate(trials: Sequence[Trial], device: str = "cpu") -> dict[str, Estimate]:
     """Task -> what its trials take, trained on ``device``."""
-    found: dict[str, Estimate] = {}
+    per_task: dict[str, Estimate] = {}
     for pack in packs(trials):
-        found[pack[0].task] = found.get(pack[0].task, Estimate()) + of_pack(pack, device)
-    return found
+        per_task[pack[0].task] = per_task.get(pack[0].task, Estimate()) + of_pack(pack, device)
+    return per_task
 
 
 def of_pack(pack: Sequence[Trial], device: str = "cpu") -> Estimate:
@@ -93,18 +93,18 @@ def stages(trial: Trial) -> list[tuple[str, int, int, int]]:
     config, task = trial.config, find_task(trial.task)
     if trial.method.startswith("osrl-"):
         return []
-    found = []
+    parts = []
     joint = getattr(config, "mode", "") == "joint"
     if hasattr(config, "cost_model"):
         cost = config.cost_model
         length = task.horizon if cost.segment_length == FULL_SEGMENT else int(cost.segment_length)
         rows = 2 * getattr(cost, "pairs", 1) * getattr(cost, "bag_size", getattr(cost, "batch_size", 1)) * length
-        found.append(("cost_model", config.policy.steps if joint else cost.steps, rows, getattr(config, "ensemble", 1)))
+        parts.append(("cost_model", config.policy.steps if joint else cost.steps, rows, getattr(config, "ensemble", 1)))
         if joint:  # the policy learns from the same segments of D_U
-            return [*found, ("cloning", config.policy.steps, rows // 2, 1)]
+            return [*parts, ("cloning", config.policy.steps, rows // 2, 1)]
     if hasattr(config, "discriminator"):
         settings = config.discriminator
         batch = getattr(settings, "batch_size", config.policy.batch_size)
-        found.append((f"{trial.method.split('-')[0]} discriminator", settings.steps, batch, 1))
+        parts.append((f"{trial.method.split('-')[0]} discriminator", settings.steps, batch, 1))
     family = trial.method.split("-")[0] if trial.method.split("-")[0] in ("dwbc", "safedice") else "cloning"
-    return [*found, (family, config.policy.steps, config.policy.batch_size, 2 if trial.method == "dexperts" else 1)]
+    return [*parts, (family, config.policy.steps, config.policy.batch_size, 2 if trial.method == "dexperts" else 1)]

@@ -43,7 +43,7 @@ def labels_of(trials: Sequence[Trial]) -> dict[str, dict[str, str]]:
 
     axes = varying_axes(trials)
     last = [axis.rpartition(".")[2] for axis in axes]
-    names = {axis: own if last.count(own) == 1 else axis for axis, own in zip(axes, last, strict=True)}
+    names = {axis: short if last.count(short) == 1 else axis for axis, short in zip(axes, last, strict=True)}
     labels = {}
     for pack in packs(trials):
         values = flatten({"split": to_dict(pack[0].split), **to_dict(pack[0].config)})
@@ -87,13 +87,13 @@ def estimates_of(trials: Sequence[Trial]) -> Table:
         table.add_column(column, justify="right")
     rows = {**per_task, "all": sum(per_task.values(), Estimate())} if len(per_task) > 1 else per_task
     gpu = {**on_gpu, "all": sum(on_gpu.values(), Estimate())}
-    for name, own in rows.items():
+    for name, cost in rows.items():
         table.add_row(
             name,
-            f"{own.training_hours:,.2f}",
+            f"{cost.training_hours:,.2f}",
             "not measured" if math.isnan(gpu[name].training_hours) else f"{gpu[name].training_hours:,.2f}",
-            f"{own.rollout_hours:,.2f}",
-            f"{own.memory / 1e9:.1f} GB",
-            f"{own.disk / 1e6:,.0f} MB",
+            f"{cost.rollout_hours:,.2f}",
+            f"{cost.memory / 1e9:.1f} GB",
+            f"{cost.disk / 1e6:,.0f} MB",
         )
     return table

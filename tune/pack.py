@@ -22,10 +22,10 @@ from safemil.config.overrides import fingerprint
 from safemil.data.tasks import find_task
 from safemil.nn import precision
 from tune.files import read_json, write_atomically, write_json
+from tune.job import Job, Progress, is_done, is_trained
 from tune.provenance import git_commit, package_versions
 from tune.rows import evaluate_trial, write_row
 from tune.trials import Trial
-from tune.work import Progress, Work, is_done, is_trained
 
 
 @functools.lru_cache(maxsize=2)
@@ -43,27 +43,27 @@ def load_dataset(path: str, task_name: str):
     return trajectories, outcomes
 
 
-def run_pack(work: Work, progress: Progress) -> list[dict[str, Any]]:
+def run_pack(job: Job, progress: Progress) -> list[dict[str, Any]]:
     """Train what is not trained, evaluate what is not evaluated; returns the rows of the pack.
 
-    A work that is not to roll out ends with no rows.
+    A job that is not to roll out ends with no rows.
     """
-    prepare_process(work)
-    pack = [trial for trial in work.trials if not is_trained(work.folder(trial))]
+    prepare_process(job)
+    pack = [trial for trial in job.trials if not is_trained(job.folder(trial))]
     if pack:
-        train_pack(pack, work, progress)
-    if not work.roll_out:
+        train_pack(pack, job, progress)
+    if not job.roll_out:
         return []
-    folders = [work.folder(trial) for trial in work.trials]
+    folders = [job.folder(trial) for trial in job.trials]
     for number, folder in enumerate(folders):
         progress("evaluation", number, len(folders), {})
         if not is_done(folder):
-            evaluate_trial(folder, work.workers)
+            evaluate_trial(folder, job.workers)
             write_row(folder)
     return [read_json(folder / "row.json") for folder in folders]
 
 
-def prepare_process(work: Work) -> None:
+def prepare_process(job: Job) -> None:
     """Give torch the pack's share of the machine.
 
     Raises:
@@ -71,17 +71,17 @@ def prepare_process(work: Work) -> None:
     """
     import torch
 
-    if not work.storage and not (work.run_folder / "run.json").exists():
+    if not job.storage and not (job.run_folder / "run.json").exists():
         raise UserError(
-            f"{work.run_folder} is not on {socket.gethostname()}: --storage must be a folder all nodes share, or a URI"
+            f"{job.run_folder} is not on {socket.gethostname()}: --storage must be a folder all nodes share, or a URI"
         )
-    torch.set_num_threads(work.threads)
-    torch.set_float32_matmul_precision(work.precision)
-    if work.device == "cuda" and 0 < work.gpus < 1:
-        torch.cuda.set_per_process_memory_fraction(work.gpus)
+    torch.set_num_threads(job.threads)
+    torch.set_float32_matmul_precision(job.precision)
+    if job.device == "cuda" and 0 < job.gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(job.gpus)
 
 
-def dataset_on_this_node(work: Work, task_name: str) -> Path:
+def dataset_on_this_node(job: Job, task_name: str) -> Path:
     """The dataset at the driver's path, else in this node's own dataset folder, downloaded if need be.
 
     Raises:
@@ -89,18 +89,18 @@ def dataset_on_this_node(work: Work, task_name: str) -> Path:
     """
     from safemil.data.locate import fetch, sha256
 
-    path = Path(work.dataset)
+    path = Path(job.dataset)
     if not path.exists():
         try:
             path = fetch(find_task(task_name))
         except UserError as error:
-            raise UserError(f"on {socket.gethostname()}: no {work.dataset}, and {error}") from None
-    if work.dataset_sha256 and sha256(path) != work.dataset_sha256:
+            raise UserError(f"on {socket.gethostname()}: no {job.dataset}, and {error}") from None
+    if job.dataset_sha256 and sha256(path) != job.dataset_sha256:
         raise UserError(f"{path} on {socket.gethostname()} is not the file that the run began with (other SHA-256)")
     return path
 
 
-def train_pack(pack: Sequence[Trial], work: Work, progress: Progress) -> None:
+def train_pack(pack: Sequence[Trial], job: Job, progress: Progress) -> None:
     """Fit every seed of the pack at once and write one folder per trial, complete but for its rollouts."""
     from safemil.data.locate import sha256
     from safemil.data.splits import make_split
@@ -109,42 +109,42 @@ def train_pack(pack: Sequence[Trial], work: Work, progress: Progress) -> None:
     from safemil.training.resuming import Keeper, resuming
 
     first = pack[0]
-    dataset = dataset_on_this_node(work, first.task)
+    dataset = dataset_on_this_node(job, first.task)
     trajectories, outcomes = load_dataset(str(dataset), first.task)
     drawn = [make_split(trajectories, outcomes, trial.split, trial.seed) for trial in pack]
     splits, labels = [split for split, _ in drawn], [hidden for _, hidden in drawn]
     method = find_method(first.method)
     curves = Curves(first.config, len(pack), progress)
     digest = sha256(dataset)
-    identity = fingerprint([[trial.id for trial in pack], digest, work.precision, git_commit(), package_versions()])
-    state = work.run_folder / "unfinished" / f"{first.pack_id}-{identity}.pt"
-    keeper = Keeper(state, identity, curves.rows, work.keep_every)
+    identity = fingerprint([[trial.id for trial in pack], digest, job.precision, git_commit(), package_versions()])
+    state = job.run_folder / "unfinished" / f"{first.pack_id}-{identity}.pt"
+    keeper = Keeper(state, identity, curves.rows, job.keep_every)
     with resuming(keeper):
         learned = method.load()(
             splits,
             first.config,
             seeds=[trial.seed for trial in pack],
-            device=work.device,
+            device=job.device,
             log=curves,
             snapshots=first.evaluation.checkpoints,
             **({"labels": labels} if method.oracle else {}),
         )
     train_seconds = keeper.seconds / len(pack)
     for index, (trial, result) in enumerate(zip(pack, learned, strict=True)):
-        folder = work.folder(trial)
+        folder = job.folder(trial)
         metadata = {"task": trial.task, "method": trial.method, "seed": trial.seed, "trial_id": trial.id}
         for step, policy in result.snapshots[:-1]:
             checkpoints.save(folder / "snapshots", policy, stem=f"step-{step:08d}", step=step, **metadata)
         checkpoints.save(folder, result.policy, scorer=result.scorer, step=result.snapshots[-1][0], **metadata)
         curves.write(folder / "curves.csv", index)
-        found = {
+        measured = {
             **diagnostics.label_free(result, splits[index]),
             **diagnostics.oracle(result, splits[index], labels[index]),
             **reference_levels(splits[index], labels[index]),
             "mil_loss_final": curves.last(index, "mil_loss"),
             "train_seconds": train_seconds,
         }
-        write_json(folder / "diagnostics.json", found)
+        write_json(folder / "diagnostics.json", measured)
         if result.scorer is not None or result.weights is not None:
             write_columns(folder / "scores.csv", calibration.trajectory_table(result, splits[index], labels[index]))
         if result.scorer is not None:
@@ -153,12 +153,12 @@ def train_pack(pack: Sequence[Trial], work: Work, progress: Progress) -> None:
             "dataset": dataset.name,
             "dataset_sha256": digest,
             "git_commit": git_commit(),
-            "command": work.command,
+            "command": job.command,
         }
         record = {
             "split_record": labels[index].record,
-            "device": work.device,
-            "precision": precision.in_effect(work.precision, work.device),
+            "device": job.device,
+            "precision": precision.in_effect(job.precision, job.device),
             "packed_seeds": [t.seed for t in pack],
         }
         write_json(

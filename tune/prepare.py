@@ -1,4 +1,4 @@
-"""Everything a run needs before its first trial starts: its folder, the datasets, a share of the machine, the work."""
+"""Everything a run needs before its first trial starts: its folder, the datasets, a share of the machine, the jobs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 from safemil.config.errors import UserError
 from safemil.data.tasks import Task, find_task
 from tune.files import read_json, write_json
+from tune.job import Job, is_done
 from tune.trials import Trial, packs
-from tune.work import Work, is_done
 
 MINUTES_TO_COLLECT = 60  # a longer collection is asked for by name, not begun by a run on its own
 
@@ -89,19 +89,19 @@ def dataset_file(task: Task, download: bool) -> Path:
         return collect(task)
 
 
-def make_works(trials: Sequence[Trial], datasets: dict[str, Path], folder: Path, **settings: Any) -> dict[str, Work]:
-    """Pack id -> work, for the packs with anything left to do; ``settings`` are those of ``Work``."""
+def make_jobs(trials: Sequence[Trial], datasets: dict[str, Path], folder: Path, **settings: Any) -> dict[str, Job]:
+    """Pack id -> job, for the packs with anything left to do; ``settings`` are those of ``Job``."""
     from safemil.data.locate import sha256
 
-    works = {}
+    jobs = {}
     for pack in packs(trials):
         todo = tuple(trial.to_dict() for trial in pack if not is_done(folder / "trials" / trial.id))
         if todo:
             dataset = datasets[pack[0].task]
-            works[pack[0].pack_id] = Work(
+            jobs[pack[0].pack_id] = Job(
                 todo, str(folder / "trials"), str(dataset), dataset_sha256=sha256(dataset), **settings
             )
-    return works
+    return jobs
 
 
 @dataclass(frozen=True)
@@ -154,10 +154,10 @@ def share_out(
     return Share(cpus, gpus, apart=True, concurrent=max(1, min(by_cpus, by_gpus)) if by_gpus else None)
 
 
-def with_share(work: Work, share: Share, *, apart: bool) -> Work:
-    """The same work with its share of the machine."""
+def with_share(job: Job, share: Share, *, apart: bool) -> Job:
+    """The same job with its share of the machine."""
     return dataclasses.replace(
-        work,
+        job,
         device="cuda" if share.gpus else "cpu",
         gpus=share.gpus,
         workers=share.threads,

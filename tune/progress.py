@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, Group
@@ -16,6 +15,8 @@ from rich.text import Text
 
 SHOWN = 24  # rows of the live table: running packs first, then the newest results
 HEARTBEAT = 30.0  # seconds between lines where there is no terminal
+ORDER = ("running", "failed", "ok", "waiting")
+RESULTS = {"cost": "normalized_cost", "return": "normalized_return", "AUROC": "auroc"}  # column -> of the rows
 
 
 @dataclass
@@ -27,16 +28,27 @@ class PackState:
     stage: str = ""
     step: int = 0
     total: int = 1
-    metrics: dict[str, float] = field(default_factory=dict)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    started: float = math.nan
-    ended: float = math.nan
+    loss: str = ""  # the newest reported
+    rows: Sequence[dict[str, Any]] = ()
+    started: float | None = None
+    ended: float | None = None
 
+    @property
+    def name(self) -> str:
+        """Its label as a line."""
+        return " ".join(self.label.values())
 
-def mean_of(rows: Sequence[dict[str, Any]], name: str) -> str:
-    """The mean over finished rows, as text."""
-    values = [row[name] for row in rows if row.get(name) is not None]
-    return f"{sum(values) / len(values):.2f}" if values else ""
+    @property
+    def seconds(self) -> str:
+        """How long it has run; empty where it has not run here."""
+        if self.started is None:
+            return ""
+        return f"{(time.monotonic() if self.ended is None else self.ended) - self.started:.0f} s"
+
+    def mean(self, metric: str) -> str:
+        """The mean over its finished rows."""
+        values = [row[metric] for row in self.rows if row.get(metric) is not None]
+        return f"{sum(values) / len(values):.2f}" if values else ""
 
 
 class Board:
@@ -64,16 +76,20 @@ class Board:
         if state.status != "running":
             state.status, state.started = "running", time.monotonic()
         state.stage, state.step, state.total = stage, step, max(1, total)
-        state.metrics.update(metrics or {})
-        self.heartbeat()
+        for name, value in (metrics or {}).items():
+            state.loss = f"{value:.3f}" if name.endswith("_loss") else state.loss
+        if not self.console.is_terminal and time.monotonic() - self.spoke > HEARTBEAT:
+            self.spoke = time.monotonic()
+            busy = [state for state in self.packs.values() if state.status == "running"]
+            self.line("; ".join(f"{state.name}: {state.stage} {state.step}/{state.total}" for state in busy))
 
     def waiting(self, pack: str) -> None:
         """A pack is not run here for now: another process is at work on it."""
-        self.packs[pack].status, self.packs[pack].started = "waiting", math.nan
+        self.packs[pack].status, self.packs[pack].started = "waiting", None
 
     def say(self, text: str) -> None:
         """A line above the table."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, markup=False)
 
     def finished(self, pack: str, rows: Sequence[dict[str, Any]]) -> None:
         """A pack is over; its rows say how it went."""
@@ -81,58 +97,42 @@ class Board:
         state.rows, state.ended = list(rows), time.monotonic()
         failed = [row for row in rows if row["status"] != "ok"]
         state.status = "failed" if failed else "ok"
-        name = " ".join(state.label.values())
         if failed:
-            self.console.print(f"[red]failed[/] {name}: {failed[0].get('reason', '')}", highlight=False)
+            self.say(f"failed {state.name}: {failed[0].get('reason', '')}")
         elif not self.console.is_terminal:
-            cost, value = mean_of(rows, "normalized_cost"), mean_of(rows, "normalized_return")
-            ran = "elsewhere" if math.isnan(state.started) else f"{state.ended - state.started:.0f} s"
-            self.console.print(f"{self.counts()} {name}: cost {cost}, return {value} ({ran})", highlight=False)
+            cost, value = state.mean("normalized_cost"), state.mean("normalized_return")
+            self.line(f"{state.name}: cost {cost}, return {value} ({state.seconds or 'elsewhere'})")
 
-    def counts(self) -> str:
-        """How many packs are over."""
-        over = sum(state.status in ("ok", "failed") for state in self.packs.values())
-        return f"[{over}/{len(self.packs)}]".replace("[", "\\[")
+    def count(self, *statuses: str) -> int:
+        """How many packs have one of these."""
+        return sum(state.status in statuses for state in self.packs.values())
 
-    def heartbeat(self) -> None:
-        """A line now and then for logs."""
-        if not self.console.is_terminal and time.monotonic() - self.spoke > HEARTBEAT:
-            self.spoke = time.monotonic()
-            busy = [
-                f"{' '.join(state.label.values())}: {state.stage} {state.step}/{state.total}"
-                for state in self.packs.values()
-                if state.status == "running"
-            ]
-            self.console.print(f"{self.counts()} {'; '.join(busy)}", highlight=False)
+    def line(self, text: str) -> None:
+        """A line that begins with how many packs are over."""
+        self.say(f"[{self.count('ok', 'failed')}/{len(self.packs)}] {text}")
 
     def render(self) -> Group:
         """The table as it stands."""
-        order = {"running": 0, "failed": 1, "ok": 2, "waiting": 3}
-        states = sorted(self.packs.values(), key=lambda s: (order[s.status], -s.ended if s.ended == s.ended else 0))
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in (*self.columns, "stage", "progress", "loss", "cost", "return", "AUROC", "time"):
-            table.add_column(
-                column, justify="right" if column in ("loss", "cost", "return", "AUROC", "time") else "left"
-            )
+        for column in (*self.columns, "stage", "progress"):
+            table.add_column(column)
+        for column in ("loss", *RESULTS, "time"):
+            table.add_column(column, justify="right")
+        states = sorted(self.packs.values(), key=lambda state: (ORDER.index(state.status), -(state.ended or 0.0)))
         for state in states[:SHOWN]:
-            table.add_row(*self._cells(state))
-        over = sum(state.status in ("ok", "failed") for state in self.packs.values())
-        failed = sum(state.status == "failed" for state in self.packs.values())
-        elapsed = time.monotonic() - self.began
-        summary = f"{over}/{len(self.packs)} packs, {failed} failed, {elapsed / 60:.1f} min"
+            running = state.status == "running"
+            style = {"failed": "red", "waiting": "dim"}.get(state.status, "")
+            bar = ProgressBar(total=state.total, completed=state.step, width=20) if running else ""
+            cells = [
+                *(state.label.get(column, "") for column in self.columns),
+                state.stage if running else state.status,
+            ]
+            results = [state.loss if running else "", *map(state.mean, RESULTS.values()), state.seconds]
+            table.add_row(*(Text(c, style=style) for c in cells), bar, *(Text(c, style=style) for c in results))
+        over, elapsed = self.count("ok", "failed"), (time.monotonic() - self.began) / 60
+        summary = f"{over}/{len(self.packs)} packs, {self.count('failed')} failed, {elapsed:.1f} min"
         if over:
-            summary += f", about {elapsed / over * (len(self.packs) - over) / 60:.0f} min to go"
-        more = len(states) - SHOWN
-        return Group(Text(summary + (f" ({more} more not shown)" if more > 0 else ""), style="bold"), table)
-
-    def _cells(self, state: PackState) -> list[Any]:
-        label = [state.label.get(column, "") for column in self.columns]
-        if state.status == "running":
-            loss = next((v for k, v in reversed(state.metrics.items()) if k.endswith("_loss")), math.nan)
-            bar = ProgressBar(total=state.total, completed=state.step, width=20)
-            seconds = f"{time.monotonic() - state.started:.0f} s"
-            return [*label, state.stage, bar, "" if math.isnan(loss) else f"{loss:.3f}", "", "", "", seconds]
-        style = {"failed": "red", "waiting": "dim"}.get(state.status, "")
-        results = [mean_of(state.rows, name) for name in ("normalized_cost", "normalized_return", "auroc")]
-        seconds = f"{state.ended - state.started:.0f} s" if state.ended == state.ended else ""
-        return [Text(cell, style=style) for cell in (*label, state.status, "", "", *results, seconds)]
+            summary += f", about {elapsed / over * (len(self.packs) - over):.0f} min to go"
+        if len(states) > SHOWN:
+            summary += f" ({len(states) - SHOWN} more not shown)"
+        return Group(Text(summary, style="bold"), table)

@@ -1,9 +1,9 @@
 """Packs side by side on a Ray cluster. With tune/ray_cluster.py, every call to Ray of the suite.
 
     with connected(address) as cluster:                 tune/ray_cluster.py
-        run_with_ray(works, board, ...)                 a schedule, as tune/schedulers.py has it
+        run_with_ray(jobs, board, ...)                  a schedule, as tune/schedulers.py has it
 
-A pack is a Ray Tune trial that trains, and rolls out itself. Where its ``Work`` is not to roll out (trials that use a
+A pack is a Ray Tune trial that trains, and rolls out itself. Where its ``Job`` is not to roll out (trials that use a
 GPU), each of its trained trials is rolled out as a task of its own that asks for CPUs alone, beside the training of the
 packs that follow: a GPU never waits for a simulator.
 
@@ -21,53 +21,53 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tune.attempts import fail, perform, record
+from tune.attempts import fail, only, perform, record
+from tune.job import Job, Progress, no_progress
 from tune.progress import Board
-from tune.schedulers import Works
-from tune.work import Progress, Work, no_progress
+from tune.schedulers import Jobs
 
 RETRIES = 2  # of a pack whose process died; Ray itself retries without limit what a preempted node takes along
 REPORT_INTERVAL = 2.0  # seconds between a pack's progress reports to the driver
 
-Perform = Callable[[Work, Progress], "list[dict[str, Any]] | None"]
+Perform = Callable[[Job, Progress], "list[dict[str, Any]] | None"]
 
 
 def run_with_ray(
-    works: Works,
+    jobs: Jobs,
     board: Board,
     *,
     cpus: float,
     gpus: float,
     concurrent: int | None = None,
     perform: Perform = perform,
-) -> Works:
-    """Run the packs; returns those that another process holds.
+) -> Jobs:
+    """Run the packs; returns those that are locked elsewhere.
 
     Args:
         cpus, gpus: of each pack.
         concurrent: at most so many packs at once (None: as many as fit).
-        perform: what is done with a work, in the process that Ray gives it.
+        perform: what is done with a job, in the process that Ray gives it.
     """
     from ray import tune as ray_tune
 
-    jobs = [{"pack": pack, "work": dataclasses.asdict(work)} for pack, work in works.items()]
-    rollouts = Rollouts(works, board, perform)
+    items = [{"pack": pack, "job": dataclasses.asdict(job)} for pack, job in jobs.items()]
+    rollouts = Rollouts(jobs, board, perform)
     with tempfile.TemporaryDirectory(prefix="safemil-tune-") as scratch:
         tuner = ray_tune.Tuner(
             ray_tune.with_resources(functools.partial(trainable, perform=perform), {"cpu": cpus, "gpu": gpus}),
-            param_space={"job": ray_tune.grid_search(jobs)},
+            param_space={"item": ray_tune.grid_search(items)},
             tune_config=ray_tune.TuneConfig(reuse_actors=True, max_concurrent_trials=concurrent),
             run_config=ray_tune.RunConfig(
                 name="tune",
                 storage_path=scratch,
                 verbose=0,
                 failure_config=ray_tune.FailureConfig(max_failures=RETRIES),
-                callbacks=[_board_callback(board, works, rollouts)],
+                callbacks=[_board_callback(board, jobs, rollouts)],
             ),
         )
         tuner.fit()
     rollouts.finish()
-    return rollouts.held
+    return rollouts.locked_elsewhere
 
 
 def trainable(config: dict[str, Any], perform: Perform) -> None:
@@ -82,40 +82,39 @@ def trainable(config: dict[str, Any], perform: Perform) -> None:
             spoke = time.monotonic()
             ray_tune.report({"stage": stage, "stage_step": step, "stage_total": total, **metrics})
 
-    rows = perform(Work(**config["job"]["work"]), progress)
+    rows = perform(Job(**config["item"]["job"]), progress)
     ray_tune.report({"stage": "over", "rows": rows})
 
 
 class Rollouts:
-    """What becomes of a pack once its training is over: finished, held by others, or rolled out as tasks of Ray's."""
+    """What becomes of a pack once its training is over: finished, locked elsewhere, or rolled out as tasks of Ray's."""
 
-    def __init__(self, works: Works, board: Board, perform: Perform) -> None:
-        self.works, self.board, self.perform = works, board, perform
-        self.held: Works = {}
-        self.tasks: dict[Any, tuple[str, Work]] = {}  # what ray.wait is given -> its pack, its one trial
+    def __init__(self, jobs: Jobs, board: Board, perform: Perform) -> None:
+        self.jobs, self.board, self.perform = jobs, board, perform
+        self.locked_elsewhere: Jobs = {}
+        self.tasks: dict[Any, tuple[str, Job]] = {}  # what ray.wait is given -> its pack, its one trial
         self.rows: dict[str, list[dict[str, Any]]] = {}
 
     def trained(self, pack: str, rows: list[dict[str, Any]] | None) -> None:
         """A pack's process has ended with these rows; those that are missing are still to be rolled out."""
         import ray
 
-        if pack in self.rows or pack in self.held:
+        if pack in self.rows or pack in self.locked_elsewhere:
             return None  # Tune repeats a trial's last result when the trial ends
-        work = self.works[pack]
+        job = self.jobs[pack]
         if rows is None:
-            return self._hold(pack)
-        record(work, rows)
+            return self._locked(pack)
+        record(job, rows)
         over = {row["trial_id"] for row in rows}
         self.rows[pack] = list(rows)
-        missing = [values for values, trial in zip(work.pack, work.trials, strict=True) if trial.id not in over]
+        missing = [trial.id for trial in job.trials if trial.id not in over]
         if not missing:
             return self.board.finished(pack, self.rows[pack])
         self.board.running(pack, "evaluation", 0, len(missing))
         task = ray.remote(self.perform).options(num_cpus=1, num_gpus=0, max_retries=RETRIES)
-        for values in missing:
-            alone = dataclasses.replace(
-                work, pack=(values,), roll_out=True, device="cpu", gpus=0.0, workers=1, threads=1
-            )
+        on_a_core = dataclasses.replace(job, roll_out=True, device="cpu", gpus=0.0, workers=1, threads=1)
+        for trial_id in missing:
+            alone = only(on_a_core, [trial_id])
             self.tasks[task.remote(alone, no_progress)] = pack, alone
 
     def collect(self, timeout: float = 0.0) -> None:
@@ -132,15 +131,15 @@ class Rollouts:
             except ray.exceptions.RayError as error:
                 rows = fail(alone, last_line(str(error)), str(error))
             if rows is None:
-                self._hold(pack)
+                self._locked(pack)
             else:
                 record(alone, rows)
                 self.rows[pack] += rows
             open_ = sum(other == pack for other, _ in self.tasks.values())
-            if not open_ and pack not in self.held:
+            if not open_ and pack not in self.locked_elsewhere:
                 self.board.finished(pack, self.rows[pack])
             elif open_:
-                n = len(self.works[pack].pack)
+                n = len(self.jobs[pack].pack)
                 self.board.running(pack, "evaluation", n - open_, n)
 
     def finish(self) -> None:
@@ -148,19 +147,19 @@ class Rollouts:
         while self.tasks:
             self.collect(timeout=1.0)
 
-    def _hold(self, pack: str) -> None:
-        self.held[pack] = self.works[pack]
+    def _locked(self, pack: str) -> None:
+        self.locked_elsewhere[pack] = self.jobs[pack]
         self.board.waiting(pack)
 
 
-def _board_callback(board: Board, works: Works, rollouts: Rollouts) -> Any:
+def _board_callback(board: Board, jobs: Jobs, rollouts: Rollouts) -> Any:
     from ray import tune as ray_tune
 
     class BoardCallback(ray_tune.Callback):
         """Tells the board what Tune hears; writes the failed rows of a pack that crashed once too often."""
 
-        def __init__(self, board: Board, works: Works, rollouts: Rollouts) -> None:
-            self.board, self.works, self.rollouts = board, works, rollouts
+        def __init__(self, board: Board, jobs: Jobs, rollouts: Rollouts) -> None:
+            self.board, self.jobs, self.rollouts = board, jobs, rollouts
 
         def __getstate__(self) -> dict[str, Any]:
             return {}  # Tune pickles its callbacks for a restore that we never ask for; a terminal cannot be pickled
@@ -169,12 +168,12 @@ def _board_callback(board: Board, works: Works, rollouts: Rollouts) -> Any:
             self.rollouts.collect()
 
         def on_trial_start(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:
-            self.board.running(trial.config["job"]["pack"])
+            self.board.running(trial.config["item"]["pack"])
 
         def on_trial_result(
             self, iteration: int, trials: Sequence[Any], trial: Any, result: dict[str, Any], **_: Any
         ) -> None:
-            pack = trial.config["job"]["pack"]
+            pack = trial.config["item"]["pack"]
             if result.get("stage") == "over":
                 self.rollouts.trained(pack, result["rows"])
             else:
@@ -182,15 +181,15 @@ def _board_callback(board: Board, works: Works, rollouts: Rollouts) -> Any:
                 self.board.running(pack, result["stage"], result["stage_step"], result["stage_total"], metrics)
 
         def on_trial_recover(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:
-            state = self.board.packs[trial.config["job"]["pack"]]
-            self.board.say(f"{' '.join(state.label.values())}: its process died; trying again")
+            state = self.board.packs[trial.config["item"]["pack"]]
+            self.board.say(f"{state.name}: its process died; trying again")
 
         def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:
-            pack = trial.config["job"]["pack"]
+            pack = trial.config["item"]["pack"]
             details = Path(trial.error_file).read_text() if trial.error_file else "the process ended without a word"
-            self.board.finished(pack, fail(self.works[pack], last_line(details), details))
+            self.board.finished(pack, fail(self.jobs[pack], last_line(details), details))
 
-    return BoardCallback(board, works, rollouts)
+    return BoardCallback(board, jobs, rollouts)
 
 
 def last_line(details: str) -> str:

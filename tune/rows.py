@@ -38,8 +38,8 @@ def evaluate_trial(folder: Path, workers: int) -> None:
     played = play(episodes, task, evaluation["seed"], workers)
     rows = [
         {"checkpoint_step": load_metadata(path)["step"], **episode.row()}
-        for path, own in played.items()
-        for episode in own
+        for path, episodes_of_policy in played.items()
+        for episode in episodes_of_policy
     ]
     write_json(folder / "evaluation.json", {"eval_seconds": time.perf_counter() - started})
     write_atomically(folder / "episodes.csv", pd.DataFrame(rows).to_csv(index=False))
@@ -60,12 +60,13 @@ def write_row(folder: Path) -> dict[str, Any]:
 
     from safemil.evaluation.diagnostics import failure_signatures
 
-    config, found = read_json(folder / "config.json"), read_json(folder / "diagnostics.json")
+    config, diagnostics = read_json(folder / "config.json"), read_json(folder / "diagnostics.json")
     episodes = pd.read_csv(folder / "episodes.csv")
     limit = config["split"]["cost_limit"]
     steps = sorted(episodes["checkpoint_step"].unique())
     per_checkpoint = [
-        rollout_metrics(episodes[episodes["checkpoint_step"] == step], config["task"], limit, found) for step in steps
+        rollout_metrics(episodes[episodes["checkpoint_step"] == step], config["task"], limit, diagnostics)
+        for step in steps
     ]
     recent = per_checkpoint[-5:]
     row = {
@@ -74,7 +75,7 @@ def write_row(folder: Path) -> dict[str, Any]:
         **per_checkpoint[-1],
         "normalized_return_last5": float(np.mean([metrics["normalized_return"] for metrics in recent])),
         "normalized_cost_last5": float(np.mean([metrics["normalized_cost"] for metrics in recent])),
-        **found,
+        **diagnostics,
         "eval_seconds": read_json(folder / "evaluation.json")["eval_seconds"],
         "status": "ok",
     }

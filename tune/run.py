@@ -34,8 +34,8 @@ from tune.grids import PRESETS, Grid, find_grid
 from tune.trials import Trial, expand, packs
 
 if TYPE_CHECKING:
+    from tune.job import Job
     from tune.progress import Board
-    from tune.work import Work
 
 DEFAULT_STORAGE = "results"
 
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     grid, shard = find_grid(options.grid), parse_shard(options.shard)
     if options.save_every < 0:
         raise UserError(f"--save-every {options.save_every:g}: expected a number of seconds, 0 or more")
-    trials = expand(
+    planned = expand(
         grid,
         tasks=options.tasks,
         methods=options.methods,
@@ -126,20 +126,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings=parse_assignments(options.settings),
     )
     part, parts = shard or (1, 1)
-    own = [trial for pack in packs(trials)[part - 1 :: parts] for trial in pack]
+    trials = [trial for pack in packs(planned)[part - 1 :: parts] for trial in pack]
     if options.dry_run:
-        listing.print_trials(own, f"{options.storage.rstrip('/')}/{folder_name(options)}")
+        listing.print_trials(trials, f"{options.storage.rstrip('/')}/{folder_name(options)}")
         return 0
-    folder = run(grid, trials, own, options, serial=shard is not None)
-    return 130 if folder is None else finish(folder, own, options)
+    folder = run(grid, planned, trials, options, serial=shard is not None)
+    return 130 if folder is None else finish(folder, trials, options)
 
 
 def run(
-    grid: Grid, planned: list[Trial], own: list[Trial], options: argparse.Namespace, *, serial: bool
+    grid: Grid, planned: list[Trial], trials: list[Trial], options: argparse.Namespace, *, serial: bool
 ) -> Path | None:
-    """Run this process's ``own`` trials of those planned; returns the run's folder, or None when interrupted."""
+    """Run ``trials``, this process's part of those planned; returns the run's folder, or None when interrupted."""
     from tune.listing import labels_of
-    from tune.prepare import make_works, open_run, prepare_datasets
+    from tune.prepare import make_jobs, open_run, prepare_datasets
     from tune.progress import Board
     from tune.storage import pull, working_folder
 
@@ -150,9 +150,9 @@ def run(
     origin = {"grid": options.grid, "command": command_line(), "axes": axes, "precision": options.precision}
     open_run(folder, planned, origin, join=options.resume or serial)
     try:
-        datasets = prepare_datasets(own, download=options.grid != "demo")
-        works = make_works(
-            own,
+        datasets = prepare_datasets(trials, download=options.grid != "demo")
+        jobs = make_jobs(
+            trials,
             datasets,
             folder,
             command=command_line(),
@@ -162,9 +162,9 @@ def run(
             precision=options.precision,
         )
         labels = labels_of(planned)
-        if works:
-            with Board({pack: labels[pack] for pack in works}) as board:
-                run_here(works, board, options) if serial else run_on_ray(works, board, options)
+        if jobs:
+            with Board({pack: labels[pack] for pack in jobs}) as board:
+                run_here(jobs, board, options) if serial else run_on_ray(jobs, board, options)
     except KeyboardInterrupt:
         again = command_line() if options.resume or serial else f"{command_line()} --resume"
         print(f"interrupted; what is finished is kept in {folder}. Go on with: {again}", file=sys.stderr)
@@ -172,7 +172,7 @@ def run(
     return folder
 
 
-def run_here(works: dict[str, Work], board: Board, options: argparse.Namespace) -> None:
+def run_here(jobs: dict[str, Job], board: Board, options: argparse.Namespace) -> None:
     """In this process, which has the whole machine."""
     import torch
 
@@ -186,11 +186,11 @@ def run_here(works: dict[str, Work], board: Board, options: argparse.Namespace) 
         total_cpus=os.cpu_count() or 1,
         total_gpus=torch.cuda.device_count(),
     )
-    works = {pack: with_share(work, share, apart=False) for pack, work in works.items()}
-    run_to_the_end(lambda some: run_serially(some, board), works, board)
+    jobs = {pack: with_share(job, share, apart=False) for pack, job in jobs.items()}
+    run_to_the_end(lambda some: run_serially(some, board), jobs, board)
 
 
-def run_on_ray(works: dict[str, Work], board: Board, options: argparse.Namespace) -> None:
+def run_on_ray(jobs: dict[str, Job], board: Board, options: argparse.Namespace) -> None:
     """On a Ray cluster: the one at ``--address``, or one made of this machine."""
     from tune.prepare import share_out, with_share
     from tune.ray_cluster import connected
@@ -199,7 +199,7 @@ def run_on_ray(works: dict[str, Work], board: Board, options: argparse.Namespace
 
     with connected(options.address) as cluster:
         share = share_out(
-            len(works),
+            len(jobs),
             options.cpus_per_trial,
             options.gpus_per_trial,
             total_cpus=cluster.cpus,
@@ -207,14 +207,14 @@ def run_on_ray(works: dict[str, Work], board: Board, options: argparse.Namespace
             node_cpus=cluster.cpus_of_largest_node,
             apart=options.rollouts == "apart",
         )
-        works = {pack: with_share(work, share, apart=share.apart) for pack, work in works.items()}
+        jobs = {pack: with_share(job, share, apart=share.apart) for pack, job in jobs.items()}
         schedule = functools.partial(
             run_with_ray, board=board, cpus=share.cpus, gpus=share.gpus, concurrent=share.concurrent
         )
-        run_to_the_end(schedule, works, board)
+        run_to_the_end(schedule, jobs, board)
 
 
-def finish(folder: Path, own: list[Trial], options: argparse.Namespace) -> int:
+def finish(folder: Path, trials: list[Trial], options: argparse.Namespace) -> int:
     """trials.csv, the table on screen, the report; exit code 1 if any trial failed or is missing."""
     from analysis.report import build_report
     from analysis.tables import print_table
@@ -235,7 +235,7 @@ def finish(folder: Path, own: list[Trial], options: argparse.Namespace) -> int:
     for row in failed:
         log = folder / "trials" / row["trial_id"] / "error.txt"
         print(f"failed: {row['trial_id']}: {row['reason']} ({log})", file=sys.stderr)
-    missing = {trial.id for trial in own} - {row["trial_id"] for row in rows}
+    missing = {trial.id for trial in trials} - {row["trial_id"] for row in rows}
     for trial_id in sorted(missing):
         print(
             f"missing: {trial_id}: neither a result nor a reason could be written; --resume tries again",

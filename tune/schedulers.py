@@ -1,84 +1,81 @@
 """Who runs the packs, in what order: this process alone, or Ray (tune/ray_runner.py). And when a run is over.
 
-    run_to_the_end(schedule, works, board)    until no pack is left, waiting for those that others are at work on
-    run_serially(works, board)                a schedule: one after the other, for job arrays and debugging
+    run_to_the_end(schedule, jobs, board)    until no pack is left, waiting for those that others are at work on
+    run_serially(jobs, board)                a schedule: one after the other, for job arrays and debugging
 
-A schedule runs the packs it can, tells the board, and returns those that another process holds.
+A schedule runs the packs it can, tells the board, and returns those that are locked elsewhere: by another process.
 """
 
 from __future__ import annotations
 
+import functools
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
 
 from tune.attempts import fail, perform
-from tune.claims import Claims, Holder
+from tune.claims import Claims
 from tune.files import read_json
+from tune.job import Job, is_done
 from tune.progress import Board
-from tune.work import Work, is_done
 
-POLL = (1.0, 15.0)  # seconds between two looks at what others hold: at first, at most
+POLL = (1.0, 15.0)  # seconds between two looks at what is locked elsewhere: at first, at most
 
-Works = dict[str, Work]  # pack id -> work
-Schedule = Callable[[Works], Works]
+Jobs = dict[str, Job]  # pack id -> job
+Schedule = Callable[[Jobs], Jobs]
 
 
-def run_to_the_end(schedule: Schedule, works: Works, board: Board) -> None:
+def run_to_the_end(schedule: Schedule, jobs: Jobs, board: Board) -> None:
     """Run the packs. What another process is at work on is waited for, and taken over if that process dies."""
-    while works:
-        works = wait_for_others(schedule(works), board)
+    while jobs:
+        jobs = wait_for_others(schedule(jobs), board)
 
 
-def run_serially(works: Works, board: Board) -> Works:
+def run_serially(jobs: Jobs, board: Board) -> Jobs:
     """Run the packs in this process, one after the other."""
-    held = {}
-    for pack, work in works.items():
+    locked_elsewhere = {}
+    for pack, job in jobs.items():
         board.running(pack)
-
-        def progress(stage: str, step: int, total: int, metrics: dict[str, float], pack: str = pack) -> None:
-            board.running(pack, stage, step, total, metrics)
-
         try:
-            rows = perform(work, progress)
+            rows = perform(job, functools.partial(board.running, pack))
         except Exception as error:  # one broken pack must not take the others with it
-            rows = fail(work, f"{type(error).__name__}: {error}", traceback.format_exc())
+            rows = fail(job, f"{type(error).__name__}: {error}", traceback.format_exc())
         if rows is None:
-            held[pack] = work
+            locked_elsewhere[pack] = job
             board.waiting(pack)
         else:
             board.finished(pack, rows)
-    return held
+    return locked_elsewhere
 
 
-def wait_for_others(held: Works, board: Board) -> Works:
-    """Returns once a held pack is free again (all that are not done), or all are done (none)."""
+def wait_for_others(locked_elsewhere: Jobs, board: Board) -> Jobs:
+    """Returns once a pack is free again (all that are not done), or all are done (none)."""
     pause, announced = POLL[0], False
-    while held:
-        held = {pack: work for pack, work in held.items() if not _others_are_done(pack, work, board)}
-        holders = {pack: holder for pack, work in held.items() if (holder := _holder(work))}
-        if len(holders) < len(held):
-            return held
-        if held and not announced:
-            names = ", ".join(sorted({str(holder) for holder in holders.values()}))
-            board.say(f"waiting for {len(held)} packs that others are at work on ({names}); Ctrl-C leaves them to it")
+    while True:
+        locked_elsewhere = {pack: job for pack, job in locked_elsewhere.items() if not _is_over(pack, job, board)}
+        holders = {pack: holder for pack, job in locked_elsewhere.items() if (holder := _holder(job))}
+        if len(holders) < len(locked_elsewhere) or not holders:
+            return locked_elsewhere
+        if not announced:
+            names = ", ".join(sorted(set(holders.values())))
+            board.say(
+                f"waiting for {len(holders)} packs that others are at work on ({names}); Ctrl-C leaves them to it"
+            )
             announced = True
-        if held:
-            time.sleep(pause)
-            pause = min(2 * pause, POLL[1])
-    return {}
+        time.sleep(pause)
+        pause = min(2 * pause, POLL[1])
 
 
-def _holder(work: Work) -> Holder | None:
-    claims = Claims(work.run_folder / "claims", work.session)
-    return next((holder for trial in work.trials if (holder := claims.holder(trial.id))), None)
+def _holder(job: Job) -> str:
+    """The process at work on one of the job's trials; empty where there is none."""
+    claims = Claims(job.run_folder / "claims", job.session)
+    return next((str(holder) for trial in job.trials if (holder := claims.holder(trial.id))), "")
 
 
-def _others_are_done(pack: str, work: Work, board: Board) -> bool:
-    folders = [work.folder(trial) for trial in work.trials]
-    if not all(map(is_done, folders)):
-        return False
-    rows: list[dict[str, Any]] = [read_json(folder / "row.json") for folder in folders]
-    board.finished(pack, rows)
-    return True
+def _is_over(pack: str, job: Job, board: Board) -> bool:
+    """Whether others have finished the pack; the board is told."""
+    folders = [job.folder(trial) for trial in job.trials]
+    over = all(map(is_done, folders))
+    if over:
+        board.finished(pack, [read_json(folder / "row.json") for folder in folders])
+    return over

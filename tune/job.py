@@ -13,11 +13,11 @@ Progress = Callable[[str, int, int, dict[str, float]], None]  # stage, step, of 
 
 
 def no_progress(stage: str, step: int, total: int, metrics: dict[str, float]) -> None:
-    """Discards what it is told."""
+    """A ``Progress`` that does nothing."""
 
 
 @dataclass(frozen=True)
-class Work:
+class Job:
     """A pack, where its dataset and its results lie, and its share of the machine."""
 
     pack: tuple[dict[str, Any], ...]  # Trial.to_dict of each seed
