@@ -19,10 +19,10 @@ from pathlib import Path
 try:
     import pandas as pd
 
-    from analysis.drawings import SCORE_COLUMNS, STEP_COLUMNS
-    from analysis.figures import CURVE_PANELS
+    from analysis.figures import SCORE_COLUMNS, STEP_COLUMNS
     from analysis.load import CURVE_COLUMNS, Run, load_run, load_trial_tables
     from analysis.report import build_report
+    from analysis.setting_figures import CURVE_PANELS
     from analysis.trial_rows import write_trials_csv
     from safemil.config.errors import UserError, entry_point
 except ModuleNotFoundError as missing:

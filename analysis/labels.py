@@ -36,6 +36,11 @@ def axis_title(axis: str) -> str:
     return BY_COLUMN[axis].title if axis in BY_COLUMN else axis.replace("_", " ")
 
 
+def mathtext(text: str) -> str:
+    """The text with D_N, D_U and G_H as matplotlib writes symbols."""
+    return re.sub(r"([DG])_([NUH])\b", r"$\1_\2$", text)
+
+
 def value_text(value: int | float | str) -> str:
     """A setting's value: 0.25, 64 and full; 0 also where a table made 0.0 of it."""
     return f"{value:g}" if isinstance(value, float) else str(value)

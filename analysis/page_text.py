@@ -1,18 +1,125 @@
-"""What report.html says beside answer, tables and figures: key numbers, cautions, trials, where results came from."""
+"""What report.html says beside tables and figures: a headline, key numbers, cautions, trials, where results came from.
+
+Every sentence is computed, and true for one task or many, one seed or many, one setting or a sweep.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from analysis import labels, tables
 from analysis.load import Run
+from analysis.wide_tables import PAPER_RATIO
 
 # Below these, numbers are shown with a caution.
 FEW_SEEDS, FEW_EPISODES = 3, 20
+
+
+def headline(
+    trials: pd.DataFrame, summary: pd.DataFrame, axes: Sequence[str], compared: pd.DataFrame, ratios: pd.DataFrame
+) -> str:
+    """Is SafeMIL safe, and safer than others, at what return: a few sentences, verdict first, reservations last.
+
+    ``compared`` and ``ratios`` are those of ``analysis.comparison``, empty for a sweep.
+    """
+    ours = summary[summary["method"] == "safemil"]
+    if ours.empty:
+        safe = summary[summary["best_safe_return"]]
+        names = ", ".join(f"{labels.method_label(row.method)} on {row.task}" for row in safe.itertuples())
+        return f"This run has no SafeMIL trials. Safe with the highest return: {names or 'no method on any task'}."
+    sweep = len(ours) > ours["task"].nunique()
+    verdict = _over_settings(ours, axes) if sweep else _over_tasks(ours, summary[summary["method"] == "bc-all"])
+    return " ".join([verdict, *_against_baselines(compared), *_safest_baseline(ratios), *_reservations(trials, ours)])
+
+
+def _over_tasks(ours: pd.DataFrame, everything: pd.DataFrame) -> str:
+    """One setting of SafeMIL, on one task or several, beside BC-All where the run has it on the same tasks."""
+    everything = everything[everything["task"].isin(ours["task"])]
+    beside = len(everything) == len(ours)
+    costs, returns = (
+        [tables.decimal(rows[f"normalized_{name}_mean"].mean()) for rows in (ours, everything)]
+        for name in ("cost", "return")
+    )
+    if len(ours) == 1:
+        row = ours.iloc[0]
+        seeds = f", {row['safe_seeds']} of {row['trials']} seeds within it" if row["trials"] > 1 else ""
+        other = f"; cloning everything (BC-All) costs {costs[1]} at {returns[1]}" if beside else ""
+        return (
+            f"On {row['task']}, SafeMIL is {'under' if row['safe'] else 'over'} the cost limit: normalized cost"
+            f" {costs[0]} (the limit is 1{seeds}) at a normalized return of {returns[0]}{other}."
+        )
+    every = int((ours["safe_seeds"] == ours["trials"]).sum())
+    other = f"; that of cloning everything (BC-All) on {everything['safe'].sum()}" if beside else ""
+    mean = f"{returns[0]}{f' against {returns[1]}' if beside else ''}"
+    return (
+        f"SafeMIL's mean cost is under the limit on {ours['safe'].sum()} of {len(ours)} tasks (every seed's on {every})"
+        f"{other}. Mean normalized return: {mean}."
+    )
+
+
+def _over_settings(ours: pd.DataFrame, axes: Sequence[str]) -> str:
+    """Several settings of SafeMIL: the range, never a chosen best one, as choosing by cost would use hidden labels."""
+    ranked = ours.sort_values("normalized_cost_mean", kind="stable").to_dict("records")
+    several = ours["task"].nunique() > 1
+
+    def where(row: dict) -> str:
+        place = labels.setting_label(axes, [row[axis] for axis in axes])
+        return f"{tables.decimal(row['normalized_cost_mean'])} ({place}{', ' + row['task'] if several else ''})"
+
+    every = int((ours["safe_seeds"] == ours["trials"]).sum())
+    return (
+        f"{'' if several else 'On ' + ranked[0]['task'] + ', '}SafeMIL's normalized cost runs from {where(ranked[0])}"
+        f" to {where(ranked[-1])}: its mean is under the limit in {ours['safe'].sum()} of {len(ours)} settings, every"
+        f" seed's in {every}."
+    )
+
+
+def _against_baselines(compared: pd.DataFrame) -> list[str]:
+    """Which label-limited baselines SafeMIL is safer than: the interval of the cost difference is below zero."""
+    rows = compared[compared["role"] == "label-limited"] if len(compared) else compared
+    verdicts: dict[str, list[str]] = {"safer than": [], "not told apart from": [], "less safe than": []}
+    for row in rows.to_dict("records"):
+        low, high = row["cost_difference_low"], row["cost_difference_high"]
+        verdict = "safer than" if high < 0 else "less safe than" if low > 0 else "not told apart from"
+        if not math.isnan(low):
+            verdicts[verdict].append(labels.method_label(row["method"]))
+    said = "; ".join(f"{verdict} {', '.join(names)}" for verdict, names in verdicts.items() if names)
+    several = " over tasks like these" if said and rows["tasks"].max() > 1 else ""
+    return [f"By 95 % intervals of cost differences paired by seed{several}, it is {said}."] if said else []
+
+
+def _safest_baseline(ratios: pd.DataFrame) -> list[str]:
+    """The paper's kind of claim: cost of each task's safest baseline over SafeMIL's, median over tasks."""
+    if ratios.empty or ratios.iloc[0]["baselines"] < 2:
+        return []
+    row = ratios.iloc[0]
+    interval = (
+        ""
+        if math.isnan(row["ratio_low"])
+        else " [{}, {}]".format(*map(tables.decimal, row[["ratio_low", "ratio_high"]]))
+    )
+    return [
+        f"The safest baseline of each task costs {tables.decimal(row['ratio'])}{interval} times as much"
+        f" ({row['reading']}, median over {row['tasks']} task{'s' if row['tasks'] > 1 else ''}; the paper states"
+        f" {PAPER_RATIO})."
+    ]
+
+
+def _reservations(trials: pd.DataFrame, ours: pd.DataFrame) -> list[str]:
+    found = []
+    if ours["seeds"].max() == 1:
+        found.append("One seed: nothing is known about the spread.")
+    mine = trials[trials["method"] == "safemil"]
+    warned = int((mine["warnings"] != "").sum())
+    if warned:
+        found.append(f"{warned} of {len(mine)} SafeMIL trials show a failure signature, see Diagnostics.")
+    return found
 
 
 def key_numbers(run: Run, by_task: pd.DataFrame) -> list[tuple[str, str, str]]:

@@ -25,9 +25,8 @@ try:
     import jinja2
     import pandas as pd
 
-    from analysis import canvas, comparison, diagnosis, page_text, summary, table_text, tables, wide_tables
-    from analysis.answer import answer
-    from analysis.drawings import Drawing, draw_all
+    from analysis import comparison, page_text, panels, summary, table_text, tables, wide_tables
+    from analysis.figures import Drawing, draw_all
     from analysis.load import Run, load_run, write_trials_csv
     from safemil.config.errors import UserError, entry_point
 except ModuleNotFoundError as missing:
@@ -92,7 +91,7 @@ def _write_tables(run: Run, numbers: Numbers) -> list[tables.Table]:
         others = [other for other in run.axes if other != axis]
         blocks = [block for _, block in tables.varying_blocks(numbers.by_task, axis, others)]
         made.append((tables.axis_table(run, numbers.by_task, axis), pd.concat(blocks)))
-    made += [(diagnosis.signatures_table(run), None), (diagnosis.diagnostics_table(run), None)]
+    made += [(wide_tables.signatures_table(run), None), (wide_tables.diagnostics_table(run), None)]
     missing = tables.missing_lines(run)
     shown = []
     for table, values in made:
@@ -114,7 +113,7 @@ def _write_figures(folder: Path, run: Run, numbers: Numbers, small: bool) -> lis
     _emptied(folder, ("png", "pdf"))
     images = []
     for drawing in draw_all(run, numbers.by_task, numbers.over_tasks, numbers.compared):
-        png = canvas.save(drawing.figure, folder / drawing.name, small)
+        png = panels.save(drawing.figure, folder / drawing.name, small)
         images.append((drawing, _base64(png)))
     return images
 
@@ -135,16 +134,17 @@ def _render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    diagnostics = [table for table in shown if table.name in ("signatures", "diagnostics")]
+    (first, *others), diagnostics = images, [table for table in shown if table.name in ("signatures", "diagnostics")]
     return environment.get_template("report.html.j2").render(
         name=run.folder.resolve().name,
-        answer=answer(run.trials, numbers.by_task, run.axes, numbers.compared, numbers.ratios),
+        headline=page_text.headline(run.trials, numbers.by_task, run.axes, numbers.compared, numbers.ratios),
         numbers=page_text.key_numbers(run, numbers.by_task),
         run=run,
+        first=first,
         cautions=page_text.cautions(run, numbers.by_task),
         tables=[table for table in shown if table not in diagnostics],
         diagnostics=diagnostics,
-        sections=[(name, list(part)) for name, part in groupby(images, key=lambda pair: pair[0].section)],
+        sections=[(name, list(part)) for name, part in groupby(others, key=lambda pair: pair[0].section)],
         small=small,
         film_strips=_film_strips(run.folder),
         blocks=lambda table: [(group, list(rows)) for group, rows in groupby(table.rows, key=lambda row: row.group)],

@@ -12,21 +12,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as ConsoleTable
 from rich.text import Text
 
-# Everything LaTeX would read as a command, and the signs our tables use.
-LATEX = {
-    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"},
-    **{
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "±": r"$\pm$",
-        "×": r"$\times$",
-        "✓": r"$\checkmark$",
-        "✗": r"$\times$",
-    },
-    **{"↑": r"$\uparrow$", "↓": r"$\downarrow$", "†": r"$\dagger$", "–": "--", "−": "$-$", "∞": r"$\infty$"},
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}
-NUMERIC = re.compile(r"(-?\d+\.\d+( ± \d+\.\d+)?( \[-?\d+\.\d+, -?\d+\.\d+\])?)( ✓)?")
+# What LaTeX would read as a command, and the signs our tables use.
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
+LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", **{character: f"\\{character}" for character in "&%$#_{}"}}
+LATEX |= {"±": r"$\pm$", "×": r"$\times$", "✓": r"$\checkmark$", "✗": r"$\times$", "↑": r"$\uparrow$", "–": "--"}
+LATEX |= {"↓": r"$\downarrow$", "†": r"$\dagger$", "−": "$-$", "∞": r"$\infty$", "≤": r"$\le$"}
 
 
 @dataclass(frozen=True)
@@ -82,26 +72,28 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A table environment with booktabs rules; needs \\usepackage{booktabs,amssymb}."""
-    width = len(table.header)
+    """A table environment with booktabs rules, by pandas' Styler; needs \\usepackage{booktabs,amssymb}."""
+    texts = [[cell.text for cell in row.cells] for row in table.rows]
+    # Numbers make the rows of a block distinct, which Styler needs; they are hidden, and blocks named once.
+    index = pd.MultiIndex.from_arrays([[row.group for row in table.rows], range(len(table.rows))])
+    frame = pd.DataFrame(texts, index, list(table.header))
+    bold = [["textbf:--rwrap" if cell.bold else "" for cell in row.cells] for row in table.rows]
+    style = frame.style.apply(lambda _: pd.DataFrame(bold, index, list(table.header)), axis=None)
+    style.hide(level=1, axis=0) if table.group_header else style.hide(axis=0)
+    for axis in (0, 1):
+        style.format_index(lambda name: escape_latex(str(name)), axis=axis)
     caption = " ".join(f"{escape_latex(text.rstrip('.'))}." for text in (table.title, *table.missing[:1], *table.notes))
-    lines = [
-        "% needs \\usepackage{booktabs,amssymb}",
-        *[f"% {' '.join(escape_latex(line).split())}" for line in table.missing],
-        r"\begin{table}[t]",
-        r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
-        rf"\caption{{{caption}}}",
-        rf"\label{{tab:{table.name.replace('_', '-')}}}",
-        rf"\begin{{tabular}}{{l{'r' * (width - 2)}l}}",
-        r"\toprule",
-        " & ".join(escape_latex(name) for name in table.header) + r" \\",
-    ]
-    for group, rows in groupby(table.rows, key=lambda row: row.group):
-        lines.append(r"\midrule")
-        if table.group_header:
-            lines.append(rf"\multicolumn{{{width}}}{{l}}{{\textit{{{escape_latex(group)}}}}} \\")
-        lines += [_latex_line(row) for row in rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+    made = style.format(escape_latex).to_latex(
+        hrules=True,
+        multirow_align="naive",
+        column_format="l" * bool(table.group_header) + "l" + "r" * (len(table.header) - 1),
+        caption=caption,
+        label=f"tab:{table.name.replace('_', '-')}",
+        position="t",
+        position_float="centering",
+    )
+    missing = [f"% {' '.join(escape_latex(line).split())}" for line in table.missing]
+    return "\n".join(["% needs \\usepackage{booktabs,amssymb}", *missing, made])
 
 
 def to_console(table: Table) -> ConsoleTable:
@@ -124,19 +116,9 @@ def to_console(table: Table) -> ConsoleTable:
 
 
 def escape_latex(text: str) -> str:
-    """Plain text as LaTeX, with D_N and D_U as symbols."""
-    return re.sub(r"D\\_([NU])\b", r"$D_\1$", "".join(LATEX.get(character, character) for character in text))
-
-
-def _latex_line(row: Row) -> str:
-    texts = []
-    for cell in row.cells:
-        if match := NUMERIC.fullmatch(cell.text):
-            number = "$" + match[1].replace("±", r"\pm").replace(" [", r"\ [") + "$"
-            texts.append((rf"{{\boldmath{number}}}" if cell.bold else number) + escape_latex(match[4] or ""))
-        else:
-            texts.append(escape_latex(cell.text))
-    return " & ".join(texts) + r" \\"
+    """Plain text as LaTeX, with D_N and D_U as symbols and a minus before negative numbers."""
+    escaped = "".join(LATEX.get(character, character) for character in text)
+    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", re.sub(r"D\\_([NU])\b", r"$D_\1$", escaped))
 
 
 def _markdown_line(texts: list[str]) -> str:
@@ -144,6 +126,6 @@ def _markdown_line(texts: list[str]) -> str:
 
 
 def _console_style(row: Row, cell: Cell) -> str:
-    if cell.text in ("✓", "✗"):
-        return "green" if cell.text == "✓" else "red"
+    if cell.text[:1] in ("✓", "✗"):
+        return "green" if cell.text[0] == "✓" else "red"
     return "bold" if cell.bold else "dim" if row.role == "oracle" else ""

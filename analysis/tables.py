@@ -59,7 +59,8 @@ def main_table(run: Run, summary: pd.DataFrame) -> Table:
     notes = [
         f"{spread}. Cost 1 is the limit{limit}; CVaR 20 % is the mean cost of the worst fifth of the episodes, on that"
         " scale. Return 0 and 1 are DSRL's lowest and highest reference returns.",
-        "✓: mean cost at most 1. Bold: highest return among the safe methods of a task, oracles aside.",
+        "✓: mean cost at most 1 (beside it, in how many of the seeds, where they disagree). Bold: highest return among"
+        " the safe methods of a task, oracles aside.",
     ]
     if (summary["role"] == "oracle").any():
         notes.append("†: oracle, trained with labels, costs or rewards that the other methods do not see.")
@@ -77,7 +78,8 @@ def overall_table(run: Run, by_task: pd.DataFrame, over_tasks: pd.DataFrame) -> 
     for group, part in parts:
         for place, row in enumerate(part.to_dict("records")):
             anchor = row_anchor(row, run.axes)
-            within, of, unit = _within_limit(run, row) if "task" in row else (row["safe_tasks"], row["tasks"], "task")
+            by_seed = (row.get("safe_seeds"), row["seeds"], "seed")
+            within, of, unit = by_seed if "task" in row else (row["safe_tasks"], row["tasks"], "task")
             cells = (
                 Cell(marked_variant(row, run.axes), f"{place:05d}"),
                 interval_cell(row, "normalized_return", "normalized_return_iqm", anchor),
@@ -88,7 +90,7 @@ def overall_table(run: Run, by_task: pd.DataFrame, over_tasks: pd.DataFrame) -> 
             rows.append(Row(group, row["role"], cells))
     notes = [
         "IQM: mean of the middle half of all seeds and tasks; in brackets the 95 % stratified bootstrap interval"
-        f" ({REPETITIONS} repetitions, seeds redrawn within each task).",
+        f" ({REPETITIONS} repetitions, seeds redrawn within each task: it speaks of these tasks).",
     ]
     if len(over_tasks) and over_tasks["normalized_cost_iqm"].isna().any():
         notes.append("–: the method lacks a task.")
@@ -169,19 +171,13 @@ def _cells(
     low, high = row["episodes_min"], row["episodes_max"]
     episodes = "?" if math.isnan(low) else f"{low:.0f}" if low == high else f"{low:.0f}–{high:.0f}"
     letters = footnotes.letters(row["warnings"])
-    cells.append(Cell("✓" if row["safe"] else "✗", float(row["safe"])))
+    within = "" if row["safe_seeds"] in (0, row["trials"]) else f" {row['safe_seeds']}/{row['trials']}"
+    cells.append(Cell(("✓" if row["safe"] else "✗") + within, row["safe"] + row["safe_seeds"] / row["trials"]))
     return [*cells, Cell(f"{row['seeds']} × {episodes}", row["seeds"], anchor=anchor), Cell(letters, letters)]
 
 
 def _headers(columns: Sequence[str]) -> tuple[str, ...]:
     return (*[HEADERS[metric] for metric in columns], "Safe", "Seeds × episodes", "Notes")
-
-
-def _within_limit(run: Run, row: dict) -> tuple[int, int, str]:
-    """(seeds within the cost limit, seeds, "seed") of one row of the summary."""
-    same = run.trials[["task", "method", *run.axes]] == [row[name] for name in ("task", "method", *run.axes)]
-    costs = run.trials.loc[same.all(axis=1), "normalized_cost"]
-    return int((costs <= 1).sum()), len(costs), "seed"
 
 
 def marked_variant(row: dict, axes: Sequence[str]) -> str:

@@ -1,10 +1,11 @@
-"""Tables across tasks: methods x tasks as the paper prints them, and SafeMIL against every other method.
+"""Further tables: methods x tasks as the paper prints them, SafeMIL against every other method, and diagnostics.
 
-In: summaries (numbers). Out: ``Table``; ``analysis.table_text`` writes them.
+In: summaries (numbers), or the trials. Out: ``Table``, None where there is nothing to show.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -21,10 +22,37 @@ BLOCKS = {
     "cvar_cost_20": "CVaR 20 % of the cost ↓",
 }
 PAPER_RATIO = 3.7  # the paper's "median 3.7x"; its formula is not stated in the sources we have
+# signature -> the test it rests on, the usual cause; the tests themselves are safemil/evaluation/diagnostics.py's
+SIGNATURES = {
+    "cost collapse": (
+        "MIL loss within 0.01 of log 2, AUROC N:U near 0.5",
+        "K or learning rate too small, D_N like D_U",
+    ),
+    "memorized D_N": ("AUROC N:U far higher in training than held out", "few trajectories in D_N, long training"),
+    "D_N of another kind": (
+        "AUROC N:U above 0.9 in training and held out, though D_U's bad part should look like D_N",
+        "D_N dearer than D_U's bad part, or D_U nearly clean",
+    ),
+    "over-saturation": ("more than 95 % of step costs at 0 or 1, AUROC N:U below 0.6", "score scale too large"),
+    "weight collapse": ("effective sample size below 5 % of D_U", "weight temperature too small"),
+    "length shortcut": ("score correlated with trajectory length above 0.8", "scores not normalized by length"),
+    "safe but immobile": ("return and cost below 0.1, score follows the return", "the cost learned progress, not risk"),
+}
+# column of trials.csv -> heading
+DIAGNOSTICS = {
+    "auroc": "AUROC ↑",
+    "auroc_unlabeled": "AUROC N:U ↑",
+    "auroc_unlabeled_train": "in training",
+    "oracle_cost_spearman": "Spearman, true cost ↑",
+    "oracle_step_auroc": "Step AUROC ↑",
+    "saturated_share": "Saturated steps ↓",
+    "length_correlation": "Length corr.",
+    "weight_ess_share": "ESS of D_U",
+}
 
 
 def methods_by_task(run: Run, by_task: pd.DataFrame) -> Table:
-    """Methods x tasks, a block for each of return, cost and CVaR; ✓ at a safe cost, the best safe method in bold."""
+    """Methods x tasks, a block for each of return, cost and CVaR; ✓ at a safe cost, the best safe return in bold."""
     tasks = sorted(by_task["task"].unique())
     keys = ["method", *run.axes]
     rows = []
@@ -55,39 +83,35 @@ def comparison_table(compared: pd.DataFrame) -> Table:
     rows = []
     for place, row in enumerate(compared.to_dict("records")):
         name = labels.method_label(row["method"]) + (" †" if row["role"] == "oracle" else "")
-        cells = [Cell(name, f"{place:05d}")]
-        cells += [interval_cell(row, column) for column in ("ratio", "safer", "return_difference", "better_return")]
+        p = row["cost_difference_p"]
+        cells = [Cell(name, f"{place:05d}"), interval_cell(row, "cost_difference")]
+        cells.append(Cell("–" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}", p))
+        cells += [interval_cell(row, column) for column in ("safer", "return_difference", "better_return")]
         lower = row["lower_iqm_tasks"]
         cells.append(Cell(f"{lower} of {row['tasks']}", lower / row["tasks"]))
         rows.append(Row("", row["role"], tuple(cells)))
+    several = compared["tasks"].max() > 1
+    means = "over the tasks' means, so that they speak of tasks like these" if several else "over seeds"
     notes = (
-        "Cost ratio: median over tasks of the method's mean cost over SafeMIL's; above 1 SafeMIL is safer. Return"
-        " difference: SafeMIL's normalized return minus the method's, mean over tasks.",
+        "Differences: SafeMIL's normalized cost (return) minus the method's, seed by seed on the same split"
+        f"{', mean over tasks' if several else ''}; below zero SafeMIL is safer. In brackets: 95 % t intervals {means}."
+        " p: two-sided, signs of the paired differences flipped; with n pairs never below 2 to the power 1 - n.",
         "P: probability that a run of SafeMIL costs less (returns more) than a run of the method: Mann-Whitney, ties"
-        " half, averaged over tasks. Lower IQM: tasks on which SafeMIL's interquartile mean cost is lower.",
-        f"In brackets: 95 % stratified bootstrap intervals ({REPETITIONS} repetitions).",
+        f" half, averaged over tasks; 95 % stratified bootstrap intervals ({REPETITIONS} repetitions). Lower IQM: tasks"
+        " on which SafeMIL's interquartile mean cost is lower.",
     )
-    header = ("Against", "Cost ratio ↑", "P(costs less) ↑", "Return difference ↑", "P(returns more) ↑", "Lower IQM")
-    return Table("comparison", "SafeMIL against each method", "", header, tuple(rows), notes)
+    header = ("Against", "Cost difference ↓", "p", "P(costs less) ↑", "Return difference ↑", "P(returns more) ↑")
+    return Table("comparison", "SafeMIL against each method", "", (*header, "Lower IQM"), tuple(rows), notes)
 
 
 def ratio_table(ratios: pd.DataFrame) -> Table:
     """The median safety ratio in its readings, from ``analysis.comparison.safety_ratios``, and the paper's number."""
+    shown = [(row["reading"], interval_cell(row, "ratio"), str(row["tasks"])) for row in ratios.to_dict("records")]
+    shown.append(("stated by the paper", Cell(decimal(PAPER_RATIO), PAPER_RATIO), "6"))
     rows = [
-        Row(
-            "",
-            "label-limited",
-            (Cell(row["reading"], f"{place:05d}"), interval_cell(row, "ratio"), Cell(str(row["tasks"]), "")),
-        )
-        for place, row in enumerate(ratios.to_dict("records"))
+        Row("", "label-limited", (Cell(reading, f"{place:05d}"), ratio, Cell(tasks, "")))
+        for place, (reading, ratio, tasks) in enumerate(shown)
     ]
-    rows.append(
-        Row(
-            "",
-            "label-limited",
-            (Cell("stated by the paper", "z"), Cell(decimal(PAPER_RATIO), PAPER_RATIO), Cell("6", "")),
-        )
-    )
     count = ratios["baselines"].max()
     safest = f"the safest of {count} label-limited baselines" if count > 1 else "the one label-limited baseline"
     notes = (
@@ -98,11 +122,65 @@ def ratio_table(ratios: pd.DataFrame) -> Table:
     return Table("safety_ratio", "Median safety ratio", "", ("Reading", "Ratio ↑", "Tasks"), tuple(rows), notes)
 
 
+def signatures_table(run: Run) -> Table | None:
+    """Every failure signature found: a block for each, a row for each task, method and setting that shows it."""
+    found: dict[str, list[Row]] = {}
+    for (task, method, *values), group in run.trials.groupby(["task", "method", *run.axes], sort=True, dropna=False):
+        shown = [{name.strip() for name in cell.split(";") if name.strip()} for cell in group["warnings"]]
+        name, anchor = labels.variant_label(method, run.axes, values), labels.anchor(task, method, values)
+        for signature in sorted(set().union(*shown)):
+            count = sum(signature in names for names in shown)
+            cells = (Cell(f"{task}, {name}", f"{task} {name}"), Cell(f"{count} of {len(group)}", count, anchor=anchor))
+            cells += tuple(_mean(group, column, anchor) for column in ("normalized_return", "normalized_cost"))
+            found.setdefault(signature, []).append(Row(signature, labels.method_role(method), cells))
+    if not found:
+        return None
+    rows = tuple(row for signature in sorted(found) for row in found[signature])
+    notes = [
+        "Return and cost: means over all seeds of the row. A signature is a suspicion: it says where to look first."
+    ]
+    known = [(name, *SIGNATURES[name]) for name in sorted(found) if name in SIGNATURES]
+    notes += [f"{name}: {test}; usually {cause}." for name, test, cause in known]
+    header = ("Where", "Seeds", "Return", "Cost")
+    return Table("signatures", "Failure signatures found", "Signature", header, rows, tuple(notes))
+
+
+def diagnostics_table(run: Run) -> Table | None:
+    """Means over seeds of what the score looks like, for every task, method and setting that has a score."""
+    columns = [name for name in DIAGNOSTICS if name in run.trials and _numbers(run.trials[name]).notna().any()]
+    rows = []
+    for (task, method, *values), group in run.trials.groupby(["task", "method", *run.axes], sort=True, dropna=False):
+        if any(_numbers(group[name]).notna().any() for name in columns):
+            name, anchor = labels.variant_label(method, run.axes, values), labels.anchor(task, method, values)
+            cells = [Cell(name, name), *[_mean(group, column, anchor) for column in columns]]
+            order = (task, labels.group_order(method, values))
+            rows.append((order, Row(task, labels.method_role(method), tuple(cells))))
+    if not rows:
+        return None
+    notes = (
+        "Means over seeds. AUROC: non-preferred against preferred trajectories that training never used; N:U: D_N"
+        " against D_U, held out, at most (1 + p) / 2. Step AUROC: steps that truly cost against steps that do not. ESS:"
+        " effective sample size of the weights as a share of D_U.",
+    )
+    ordered = tuple(row for _, row in sorted(rows, key=lambda pair: pair[0]))
+    header = ("Method", *[DIAGNOSTICS[name] for name in columns])
+    return Table("diagnostics", "What the score looks like", "Task", header, ordered, notes)
+
+
 def _cell(row: dict, metric: str, axes: Sequence[str]) -> Cell:
     safe = " ✓" if metric == "normalized_cost" and row["safe"] else ""
-    best = bool(row["best_safe_return"])
+    best = metric == "normalized_return" and bool(row["best_safe_return"])
     return Cell(mean_text(row, metric) + safe, row[f"{metric}_mean"], best, row_anchor(row, axes))
 
 
 def _span(low: float, high: float) -> str:
     return f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"
+
+
+def _mean(group: pd.DataFrame, column: str, anchor: str) -> Cell:
+    value = _numbers(group[column]).mean()
+    return Cell(decimal(value), value, anchor=anchor)
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    return pd.to_numeric(column, errors="coerce")

@@ -52,21 +52,22 @@ class Method:
 
 LIMITED, ORACLE = "label-limited", "oracle"
 BOTH, ALL = "D_N, D_U", "D_N, D_U, rewards, costs"
-BLUE, ORANGE, SKY, GREEN = "#0072B2", "#E69F00", "#56B4E9", "#009E73"  # these and the next: Okabe and Ito's
-VERMILION, PURPLE, BLACK, GREY = "#D55E00", "#CC79A7", "#000000", "#7a7a7a"
+# SafeMIL has the one strong color, its nearest rivals a hue each, all others are grey (oracles are drawn hollow).
+BLUE, ORANGE, SKY, PURPLE = "#0057b8", "#e69f00", "#56b4e9", "#cc79a7"
+BLACK, GREY, PALE = "#333333", "#7a7a7a", "#a6a6a6"
 
 # fmt: off
 METHODS: dict[str, Method] = {
     "safemil": Method("safemil.algorithm.safemil:fit", "SafeMILConfig", "ours", BOTH, "SafeMIL", BLUE, "o", "cost from bags, weighted cloning"),
     "ppl": Method("baselines.ppl:fit", "PPLConfig", LIMITED, BOTH, "PPL", ORANGE, "^", "cost from pairs of segments"),
-    "ppl-trex": Method("baselines.ppl:fit_trex", "TREXConfig", LIMITED, BOTH, "T-REX", ORANGE, "d", "the same in T-REX's form"),
+    "ppl-trex": Method("baselines.ppl:fit_trex", "TREXConfig", LIMITED, BOTH, "T-REX", PALE, "d", "the same in T-REX's form"),
     "dwbc": Method("baselines.dwbc:fit", "DWBCConfig", LIMITED, BOTH, "DWBC-NU", SKY, "v", "discriminator-weighted cloning"),
     "safedice": Method("baselines.safedice:fit", "SafeDICEConfig", LIMITED, BOTH, "SafeDICE", PURPLE, "P", "density-ratio cloning"),
-    "dexperts": Method("baselines.dexperts:fit", "DExpertsConfig", LIMITED, BOTH, "DExperts", VERMILION, "X", "product of experts"),
+    "dexperts": Method("baselines.dexperts:fit", "DExpertsConfig", LIMITED, BOTH, "DExperts", GREY, "X", "product of experts"),
     "bc-all": Method("baselines.bc:fit", "BCConfig", LIMITED, "D_U", "BC-All", BLACK, "s", "clone all of D_U"),
-    "bc-safe": Method("baselines.bc:fit_safe", "BCConfig", ORACLE, "D_U, true costs", "BC-Safe", GREEN, "D", "clone D_U within the limit"),
-    "dwbc-oracle": Method("baselines.dwbc:fit_original", "DWBCConfig", ORACLE, "D_U, preferred ids", "DWBC", SKY, "H", "the original"),
-    "oracle-cost": Method("baselines.oracle_cost:fit", "OracleCostConfig", ORACLE, "D_U, true costs", "Oracle cost", GREEN, "*", "true weights"),
+    "bc-safe": Method("baselines.bc:fit_safe", "BCConfig", ORACLE, "D_U, true costs", "BC-Safe", BLACK, "D", "clone D_U within the limit"),
+    "dwbc-oracle": Method("baselines.dwbc:fit_original", "DWBCConfig", ORACLE, "D_U, preferred ids", "DWBC", GREY, "H", "the original"),
+    "oracle-cost": Method("baselines.oracle_cost:fit", "OracleCostConfig", ORACLE, "D_U, true costs", "Oracle cost", BLACK, "8", "true weights"),
     "osrl-bcql": Method("baselines.osrl_bcql:fit", "BCQLConfig", ORACLE, ALL, "BCQ-Lag", GREY, "<", "OSRL's BCQ-Lagrangian"),
     "osrl-bearl": Method("baselines.osrl_bearl:fit", "BEARLConfig", ORACLE, ALL, "BEAR-Lag", GREY, ">", "OSRL's BEAR-Lagrangian"),
     "osrl-cpq": Method("baselines.osrl_cpq:fit", "CPQConfig", ORACLE, ALL, "CPQ", GREY, "h", "OSRL's constrained Q-learning"),

@@ -16,8 +16,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from analysis import comparison, diagnosis, summary, sweeps, table_text, tables, trial_rows, wide_tables
-from analysis.load import load_run, varying_axes, write_trials_csv
+from analysis import comparison, summary, sweeps, table_text, tables, trial_rows, wide_tables
+from analysis.load import Run, load_run, varying_axes, write_trials_csv
+from safemil.config.swept import SWEPT
 from safemil.evaluation import aggregates
 from safemil.evaluation.diagnostics import failure_signatures
 from tests.fabricated_run import edit_row, small_run, trial_values, trials_frame
@@ -180,12 +181,33 @@ def compared_by_hand() -> pd.DataFrame:
 def test_comparison_with_each_method_by_hand():
     table = comparison.compare_methods(compared_by_hand(), (), 300).set_index("method")
     assert table.index.tolist() == ["ppl", "dwbc", "bc-safe"]
-    # Means are 0.1 above the first seed's: (1.1 / 0.6 + 4.1 / 1.1) / 2.
-    assert table.loc["ppl", "ratio"] == pytest.approx((1.1 / 0.6 + 4.1 / 1.1) / 2)
-    assert table.loc["ppl", "ratio_low"] < table.loc["ppl", "ratio"] < table.loc["ppl", "ratio_high"]
+    # By task, paired by seed: 0.5 - 1 and 1 - 4; Student's interval of the two has one degree of freedom.
+    assert table.loc["ppl", "cost_difference"] == pytest.approx(-1.75)
+    ends = table.loc["ppl", ["cost_difference_low", "cost_difference_high"]].tolist()
+    assert ends == pytest.approx([-1.75 - 12.7062 * 1.25, -1.75 + 12.7062 * 1.25], rel=1e-5)
+    # Six pairs, all on one side: two of the 64 patterns of signs are as extreme.
+    assert table.loc["ppl", "cost_difference_p"] == pytest.approx(2 / 64)
     assert table.loc["ppl", "safer"] == 1.0 and table.loc["bc-safe", "safer"] == 0.0
     assert table.loc["dwbc", ["lower_cost_tasks", "lower_iqm_tasks", "tasks"]].tolist() == [2, 2, 2]
     assert table.loc["dwbc", "better_return"] == 0.5 and table.loc["dwbc", "return_difference"] == 0.0
+
+
+def test_paired_differences_of_one_task_by_hand():
+    """d = -1, -2, -3: mean -2, standard error 1 / sqrt(3), t(2) 4.302653; -d and d alone are as extreme."""
+    found = comparison.paired_columns("d", [np.array([-1.0, -2.0, -3.0])])
+    assert found["d"] == -2.0 and found["d_p"] == 2 / 8
+    assert [found["d_low"], found["d_high"]] == pytest.approx([-2 - 4.302653 / 3**0.5, -2 + 4.302653 / 3**0.5])
+    many = comparison.paired_columns("d", [np.full(10, -1.0)] * 2)  # too many patterns to try them all
+    assert 0 < many["d_p"] < 0.001
+    assert math.isnan(comparison.paired_columns("d", [np.array([]), np.array([1.0])])["d"])
+
+
+def test_differences_are_paired_by_seed_and_unknown_methods_are_compared_with_none():
+    costs = {"safemil": {0: 1.0, 1: 5.0}, "ppl": {1: 6.0, 0: 3.0, 2: 9.0}, "mine": {0: 1.0}}
+    trials = trials_frame([trial_values(m, s, c) for m, by_seed in costs.items() for s, c in by_seed.items()])
+    (pairs,) = comparison.paired_differences(trials, "normalized_cost", "ppl", ["BallCircle"])
+    assert pairs.tolist() == [-2.0, -1.0]
+    assert comparison.compare_methods(trials, (), 50)["method"].tolist() == ["ppl"]
 
 
 def test_safety_ratio_is_against_the_safest_label_limited_baseline_of_each_task():
@@ -228,6 +250,14 @@ def test_reliable_from_the_value_where_every_seed_separates_here_and_above(worst
     assert sweeps.reliable_from(sweep_of(worst_seed), "horizon") is None
 
 
+def test_every_swept_setting_has_a_column_and_a_name():
+    assert tuple(swept.column for swept in SWEPT) == trial_rows.AXES
+    for swept in SWEPT:
+        assert trial_rows.column_of_setting(swept.setting) == swept.column and swept.short and swept.title
+    assert trial_rows.column_of_setting("weights.beta") == "weights.beta"
+    assert trial_rows.column_of_setting("evaluation.episodes") == "episodes"
+
+
 # --- tables ------------------------------------------------------------------------------------------------------
 
 
@@ -255,6 +285,16 @@ def test_main_table(warned_run):
     assert lone[-2].text == "1 × 50"
 
 
+def test_a_safe_mean_shows_the_seeds_that_are_not():
+    rows = [trial_values("safemil", s, c) for s, c in enumerate((0.5, 0.6, 1.2))] + [trial_values("ppl", 0, 0.5)]
+    by_task = summary.summarize(trials_frame(rows), (), 20)
+    run = Run(Path("run"), trials_frame(rows), (), (), (), {}, False)
+    cells = [
+        row.cells[tables.main_table(run, by_task).header.index("Safe")] for row in tables.main_table(run, by_task).rows
+    ]
+    assert [cell.text for cell in cells] == ["✓ 2/3", "✓"]
+
+
 def test_methods_by_tasks_marks_safe_costs_and_the_best_safe_method(warned_run):
     run, by_task = warned_run
     table = wide_tables.methods_by_task(run, by_task)
@@ -264,19 +304,19 @@ def test_methods_by_tasks_marks_safe_costs_and_the_best_safe_method(warned_run):
     assert blocks == {"Normalized return ↑", "Normalized cost ↓", "CVaR 20 % of the cost ↓"}
     safe = [[cell.text.endswith("✓") for cell in row.cells[1:]] for row in table.rows[3:6]]
     assert safe == [list(by_task[by_task["method"] == name]["safe"]) for name in ("safemil", "bc-all", "bc-safe")]
-    assert table.rows[0].cells[1].bold and table.rows[3].cells[1].bold and not table.rows[2].cells[1].bold
+    assert [row.cells[1].bold for row in table.rows] == [True] + [False] * 8, "the return alone, never its cost"
 
 
 def test_signatures_are_listed_with_their_seeds(warned_run):
     run, _ = warned_run
-    table = diagnosis.signatures_table(run)
-    assert [(row.group.split(":")[0], row.cells[0].text, row.cells[1].text) for row in table.rows] == [
+    table = wide_tables.signatures_table(run)
+    assert [(row.group, row.cells[0].text, row.cells[1].text) for row in table.rows] == [
         ("cost collapse", "BallCircle, SafeMIL", "1 of 3"),
         ("memorized D_N", "BallCircle, SafeMIL", "1 of 3"),
     ]
     separated = {"auroc_unlabeled_train": 0.99, "auroc_unlabeled_held_out": 0.99}  # held out as well: not memorized
     found = {name for row in (everything_wrong(), separated) for name in failure_signatures(row)}
-    assert set(diagnosis.SIGNATURES) == found
+    assert set(wide_tables.SIGNATURES) == found
 
 
 def everything_wrong() -> dict:
@@ -345,8 +385,9 @@ def test_latex_is_escaped_balanced_and_rectangular(warned_run):
     unescaped = re.sub(r"\\[\\{}&%$#_]", "", text.replace("\\\\", ""))
     assert unescaped.count("{") == unescaped.count("}")
     assert unescaped.count("$") % 2 == 0
-    body = [line for line in text.splitlines() if line.endswith(r" \\") and "multicolumn" not in line]
-    assert [re.sub(r"\\&", "", line).count("&") for line in body] == [len(table.header) - 1] * 4
+    body = [line for line in text.splitlines() if line.endswith(r" \\")]
+    assert [re.sub(r"\\&", "", line).count("&") for line in body] == [len(table.header)] * 4, "the task comes first"
+    assert text.count(r"\textbf{") == 1 and text.count("BallCircle &") == 1
     for name in ("table", "tabular"):
         assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 1
 
@@ -360,7 +401,7 @@ def test_latex_compiles(warned_run, tmp_path):
     ratios = comparison.safety_ratios(run.trials, run.axes, 50)
     made = [tables.main_table(run, by_task), tables.overall_table(run, by_task, over_tasks)]
     made += [wide_tables.methods_by_task(run, by_task), wide_tables.comparison_table(compared)]
-    made += [wide_tables.ratio_table(ratios), diagnosis.signatures_table(run), diagnosis.diagnostics_table(run)]
+    made += [wide_tables.ratio_table(ratios), wide_tables.signatures_table(run), wide_tables.diagnostics_table(run)]
     missing = ("Not in this table: of 10 trials, 1 failed.", "CarRun-ppl_1: 50 % & {more} \\ of D_N")
     body = "\n".join(table_text.to_latex(tables.replace(table, missing=missing)) for table in made)
     source = rf"\documentclass{{article}}\usepackage{{booktabs,amssymb}}\begin{{document}}{body}\end{{document}}"

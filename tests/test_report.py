@@ -1,4 +1,4 @@
-"""The answer in a sentence and the report, on invented results."""
+"""The headline and the report, on invented results."""
 
 from __future__ import annotations
 
@@ -13,83 +13,55 @@ import pandas as pd
 import pytest
 
 from analysis import comparison, report, summary
-from analysis.answer import answer
+from analysis.page_text import headline
 from safemil.config.errors import UserError
 from tests.fabricated_run import edit_row, small_run, trial_values, trials_frame
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-# --- the answer --------------------------------------------------------------------------------------------------
+# --- the headline ------------------------------------------------------------------------------------------------
 
 
-def answered(rows: list[dict], axes: tuple[str, ...] = ()) -> str:
-    trials = trials_frame(rows)
+def headline_of(rows: list[dict], axes: tuple[str, ...] = ()) -> str:
+    trials = trials_frame([{"cost_mean": 25 * row["normalized_cost"], **row} for row in rows])
     compared, ratios = (
         compare(trials, axes, 200) for compare in (comparison.compare_methods, comparison.safety_ratios)
     )
-    return answer(trials, summary.summarize(trials, axes, 20), axes, compared, ratios)
+    return headline(trials, summary.summarize(trials, axes, 20), axes, compared, ratios)
 
 
-def test_answer_for_one_task():
-    rows = [trial_values("safemil", s, c, 0.5) for s, c in enumerate((0.4, 1.2))] + [
-        trial_values("bc-all", s, 2.4, 0.7) for s in (0, 1)
-    ]
-    assert answered(rows) == (
-        "On BallCircle, SafeMIL is safer than cloning everything (BC-All): normalized cost 0.80 against 2.40, 3 times"
-        " lower, at a normalized return of 0.50 against 0.70 (cost lower in 2 of 2 seeds). Its mean cost is under the"
-        " limit of 25; 1 of 2 seeds is within it."
-    )
-    worse = answered([trial_values("safemil", 0, 3.0), trial_values("bc-all", 0, 2.0)])
-    assert "is not safer" in worse and "1.5 times higher" in worse and "over the limit" in worse
-    assert "One seed: nothing is known about the spread." in worse
-    assert "no cost at all" in answered([trial_values("safemil", 0, 0.0), trial_values("bc-all", 0, 2.0)])
-    assert "1 of 1 SafeMIL trials show a failure" in answered(
-        [trial_values("safemil", 0, 0.0, warnings="safe but immobile")]
-    )
+def test_headline_of_one_task_has_its_numbers_and_its_reservations():
+    rows = [trial_values("safemil", s, c, 0.5) for s, c in enumerate((0.4, 1.2))]
+    text = headline_of([*rows, *[trial_values("bc-all", s, 2.4, 0.7) for s in (0, 1)]])
+    for said in ("BallCircle", "under the cost limit", "0.80", "1 of 2 seeds", "0.50", "2.40 at 0.70"):
+        assert said in text
+    worse = headline_of([trial_values("safemil", 0, 3.0, warnings="safe but immobile"), trial_values("bc-all", 0, 2.0)])
+    assert "over the cost limit" in worse and "One seed" in worse and "1 of 1 SafeMIL trials" in worse
+    assert "BC-All" not in headline_of([trial_values("safemil", 0, 0.5)])
+    assert "no SafeMIL trials" in (text := headline_of([trial_values("bc-all", 0, 0.5)])) and "BC-All on" in text
 
 
-def test_answer_without_one_of_the_two():
-    assert answered([trial_values("bc-all", 0, 0.5)]) == (
-        "This run has no SafeMIL trials. Safe with the highest return: BC-All on BallCircle."
-    )
-    assert "normalized cost is 0.50 at a normalized return of 0.50" in answered([trial_values("safemil", 0, 0.5)])
-
-
-def test_answer_over_tasks_and_over_settings():
+def test_headline_over_tasks_counts_safe_tasks():
     costs = {"safemil": (0.5, 2.0), "bc-all": (2.0, 4.0), "ppl": (1.0, 3.0)}
-    text = answered(
-        [trial_values(m, 0, c, task=t) for m, pair in costs.items() for t, c in zip("AB", pair, strict=True)]
-    )
-    assert "safer than cloning everything (BC-All) on 2 of 2 tasks: BC-All costs 3 times as much" in text
-    assert "under the limit on 1 of 2 tasks. Its interquartile mean cost is below that of every label-limited" in text
-    assert "baseline on 2 of 2 tasks. Over 2 tasks, against the label-limited baselines, it is safer than PPL" in text
-    assert (
-        "The safest baseline of each task costs 1.8 times as much (median over 2 tasks, the paper states 3.7)" in text
-    )
-    costs = {"safemil": (0.0, 0.0), "bc-all": (2.0, 4.0), "ppl": (0.0, 1.0)}
-    text = answered(
-        [trial_values(m, 0, c, task=t) for m, pair in costs.items() for t, c in zip("AB", pair, strict=True)]
-    )
-    assert "BC-All costs 3.00 limits, it 0.00 (median over tasks)" in text
-    assert "label-limited baseline on 1 of 2 tasks, and as low as the lowest on 1 more." in text
-    sweep = [trial_values("safemil", 0, c, bag_size=k) for k, c in ((1, 3.0), (8, 1.5), (64, 0.5))] + [
-        trial_values("bc-all", 0, 2.0)
-    ]
-    assert answered(sweep, ("bag_size",)).startswith(
-        "On BallCircle, SafeMIL's normalized cost runs from 0.50 (K=64) to 3.00 (K=1) over the 3 settings. It is safer"
-        " than cloning everything (BC-All) in 2 of 3 settings and under the limit in 1 of 3."
-    )
+    rows = [trial_values(m, 0, c, task=t) for m, pair in costs.items() for t, c in zip("AB", pair, strict=True)]
+    text = headline_of(rows)
+    assert "under the limit on 1 of 2 tasks (every seed's on 1)" in text and "(BC-All) on 0" in text
+    # The median of 26 / 13.5 and 76 / 51.
+    assert "1.71 times as much" in text and "the paper states 3.7" in text
 
 
-def test_answer_says_which_baselines_it_is_not_safer_than():
+def test_headline_of_a_sweep_is_the_range_and_tells_seeds_from_means():
+    costs = {1: (3.0, 3.0), 8: (0.5, 1.1), 64: (0.4, 0.6)}
+    rows = [trial_values("safemil", s, c, bag_size=k) for k, pair in costs.items() for s, c in enumerate(pair)]
+    text = headline_of(rows, ("bag_size",))
+    assert "from 0.50 (K=64) to 3.00 (K=1)" in text and "in 2 of 3 settings, every seed's in 1" in text
+
+
+def test_headline_says_which_baselines_it_is_not_safer_than():
     costs = {"safemil": (0.5, 0.6, 0.7), "ppl": (1.0, 1.1, 1.2), "dwbc": (0.4, 0.6, 0.8), "safedice": (0.1, 0.2, 0.3)}
-    text = answered([trial_values(m, s, c) for m, own in costs.items() for s, c in enumerate(own)])
-    assert "it is safer than PPL; not told apart from DWBC-NU; less safe than SafeDICE." in text
-    assert "The safest baseline costs 0.33 [" in text
-    costs = {"safemil": (0.0, 0.0, 0.0), "ppl": (0.0, 0.1, 0.2), "dwbc": (0.4, 0.6, 0.8)}
-    text = answered([trial_values(m, s, c) for m, own in costs.items() for s, c in enumerate(own)])
-    assert "The safest baseline costs something where SafeMIL costs nothing, a ratio of ∞ [∞, ∞] (the paper" in text
+    text = headline_of([trial_values(m, s, c) for m, own in costs.items() for s, c in enumerate(own)])
+    assert "safer than PPL; not told apart from DWBC-NU; less safe than SafeDICE" in text
 
 
 # --- the report --------------------------------------------------------------------------------------------------
@@ -116,7 +88,7 @@ def test_report_files(reported):
     folder, _ = reported
     files = {str(path.relative_to(folder / "report")) for path in (folder / "report").rglob("*") if path.is_file()}
     kinds = ("by_bag_size", "curves", "scores", "predicted_true", "weights", "steps")
-    names = ("figures/return_cost", *(f"figures/{kind}_BallCircle" for kind in kinds))
+    names = ("figures/forest", "figures/return_cost", *(f"figures/{kind}_BallCircle" for kind in kinds))
     tables = ("main", "overall", "by_bag_size", "diagnostics")
     assert files == {
         "report.html",
@@ -132,12 +104,13 @@ def test_report_files(reported):
 @pytest.mark.slow
 def test_report_page_stands_alone_and_says_what_matters(reported):
     _, page = reported
-    assert page.count("data:image/png;base64,") == 7
+    assert page.count("data:image/png;base64,") == 8
     assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|<link|src="(?!data:)""", page)
     assert "<script>alert" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
-    # The answer, then what is missing, then the tables, then the figures.
+    # The headline and the first figure, then what is missing, then the tables, then the figures.
     parts = [
         "SafeMIL&#39;s normalized cost runs from",
+        'id="forest"',
         "1 trial failed",
         'id="main"',
         'id="by_bag_size"',
