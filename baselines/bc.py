@@ -19,40 +19,25 @@ from safemil.algorithm.cloning import clone_trajectories
 from safemil.algorithm.weights import hard_weights
 from safemil.config.errors import UserError
 from safemil.data.splits import HiddenLabels, Split
+from safemil.training.context import FitContext
 from safemil.training.fit_result import FitResult
-from safemil.training.loop import Log, no_log
 from safemil.training.transitions import Transitions
 
 
-def fit(
-    splits: Sequence[Split],
-    config: BCConfig,
-    *,
-    seeds: Sequence[int],
-    device: str = "cpu",
-    log: Log = no_log,
-    snapshots: int = 1,
-) -> list[FitResult]:
+def fit(splits: Sequence[Split], config: BCConfig, context: FitContext) -> list[FitResult]:
     """bc-all: clone the whole of D_U."""
-    steps = Transitions.from_splits(splits, device)
+    steps = Transitions.from_splits(splits, context.device)
     chosen = [split.unlabeled for split in splits]
-    return clone_trajectories(splits, chosen, config.policy, steps, seeds=seeds, log=log, snapshots=snapshots)
+    return clone_trajectories(splits, chosen, config.policy, steps, context)
 
 
 def fit_safe(
-    splits: Sequence[Split],
-    config: BCConfig,
-    *,
-    labels: Sequence[HiddenLabels],
-    seeds: Sequence[int],
-    device: str = "cpu",
-    log: Log = no_log,
-    snapshots: int = 1,
+    splits: Sequence[Split], config: BCConfig, context: FitContext, labels: Sequence[HiddenLabels]
 ) -> list[FitResult]:
     """bc-safe: clone D_U's trajectories whose true cost is within the limit."""
     chosen = [safe_trajectories(split.unlabeled, own) for split, own in zip(splits, labels, strict=True)]
-    steps = Transitions.from_splits(splits, device)
-    return clone_trajectories(splits, chosen, config.policy, steps, seeds=seeds, log=log, snapshots=snapshots)
+    steps = Transitions.from_splits(splits, context.device)
+    return clone_trajectories(splits, chosen, config.policy, steps, context)
 
 
 def safe_trajectories(trajectories: np.ndarray, labels: HiddenLabels) -> np.ndarray:

@@ -14,6 +14,7 @@ off-support: the share of floored dimensions and the shift of the mean are repor
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,8 +26,8 @@ from safemil.algorithm.cloning import clone, make_policy
 from safemil.config.overrides import ConfigError
 from safemil.data.splits import Split
 from safemil.nn.policies import MEAN_CLIP, Policy, gaussian_parameters, tanh_gaussian_log_prob
-from safemil.training.fit_result import FitResult, SnapshotRecorder, snapshot_steps
-from safemil.training.loop import Log, no_log
+from safemil.training.context import FitContext
+from safemil.training.fit_result import FitResult
 from safemil.training.transitions import Transitions
 
 STRENGTHS = (0.1, 0.25, 0.5, 1.0)
@@ -99,43 +100,27 @@ def choose_strength(base: Policy, anti: Policy, split: Split) -> float:
     return max(gaps, key=gaps.__getitem__)
 
 
-def fit(
-    splits: Sequence[Split],
-    config: DExpertsConfig,
-    *,
-    seeds: Sequence[int],
-    device: str = "cpu",
-    log: Log = no_log,
-    snapshots: int = 1,
-) -> list[FitResult]:
+def fit(splits: Sequence[Split], config: DExpertsConfig, context: FitContext) -> list[FitResult]:
     """Base and anti-expert of each seed are cloned side by side, as twice as many replicas."""
     if config.policy.head != "tanh_gauss":
         raise ConfigError(f"policy.head={config.policy.head}: a product of experts needs tanh_gauss")
     data = splits[0].trajectories
     doubled = [split for split in splits for _ in range(2)]
-    all_seeds = [own for seed in seeds for own in (seed, 1_000_003 + seed)]
-    policy = make_policy(doubled, config.policy, all_seeds, device)
-    recorder = SnapshotRecorder(policy)
 
     def log_base(stage: str, step: int, metrics: dict[str, np.ndarray]) -> None:
         base = {name: values[::2] for name, values in metrics.items()}
-        log(
-            stage,
-            step,
-            {**base, "anti_expert_loss": metrics["policy_loss"][1::2]} if "policy_loss" in metrics else base,
-        )
+        context.log(stage, step, {**base, "anti_expert_loss": metrics["policy_loss"][1::2]})
 
-    clone(
-        policy,
+    both = tuple(own for seed in context.seeds for own in (seed, 1_000_003 + seed))
+    doubled_context = dataclasses.replace(context, seeds=both, log=log_base)
+    recorder = clone(
+        make_policy(doubled, config.policy, doubled_context),
         [data.rows(indices) for split in splits for indices in (split.unlabeled, split.nonpreferred)],
         None,
         config.policy,
-        Transitions.from_splits(splits, device),
-        seeds=all_seeds,
-        log=log_base,
+        Transitions.from_splits(splits, context.device),
+        doubled_context,
         held_out=[data.rows(split.unlabeled_held_out) for split in doubled],
-        snapshot_steps=snapshot_steps(config.policy.steps, snapshots),
-        on_snapshot=recorder,
     )
     pairs = zip(recorder.taken[::2], recorder.taken[1::2], splits, strict=True)
     return [combine(base, anti, split, config) for base, anti, split in pairs]

@@ -32,8 +32,9 @@ from safemil.nn.layers import StackedMLP
 from safemil.nn.networks import Normalizer, extract_replica
 from safemil.nn.policies import Policy
 from safemil.nn.streams import make_generators
-from safemil.training.fit_result import FitResult, SnapshotRecorder, snapshot_steps
-from safemil.training.loop import Log, no_log, train
+from safemil.training.context import FitContext
+from safemil.training.fit_result import FitResult, SnapshotRecorder
+from safemil.training.loop import train
 from safemil.training.objectives import Batch, Info, Objective
 from safemil.training.transitions import Transitions, set_normalizers
 
@@ -127,36 +128,19 @@ def discriminator_info(d: Tensor) -> Info:
     return {"discriminator_unlabeled": d.mean(1), "discriminator_clipped": clipped.mean(1)}
 
 
-def fit(
-    splits: Sequence[Split],
-    config: DWBCConfig,
-    *,
-    seeds: Sequence[int],
-    device: str = "cpu",
-    log: Log = no_log,
-    snapshots: int = 1,
-) -> list[FitResult]:
+def fit(splits: Sequence[Split], config: DWBCConfig, context: FitContext) -> list[FitResult]:
     """DWBC-NU."""
     positive = [split.nonpreferred for split in splits]
-    return fit_pair(
-        splits, positive, weighted_by_distrust, config, seeds=seeds, device=device, log=log, snapshots=snapshots
-    )
+    return fit_pair(splits, positive, weighted_by_distrust, config, context)
 
 
 def fit_original(
-    splits: Sequence[Split],
-    config: DWBCConfig,
-    *,
-    labels: Sequence[HiddenLabels],
-    seeds: Sequence[int],
-    device: str = "cpu",
-    log: Log = no_log,
-    snapshots: int = 1,
+    splits: Sequence[Split], config: DWBCConfig, context: FitContext, labels: Sequence[HiddenLabels]
 ) -> list[FitResult]:
     """dwbc-oracle: D_E is the part of D_U whose true cost is within the limit; its score is 1 - d."""
     positive = [safe_trajectories(split.unlabeled, own) for split, own in zip(splits, labels, strict=True)]
     loss = original_policy_loss(config.eta, config.alpha)
-    learned = fit_pair(splits, positive, loss, config, seeds=seeds, device=device, log=log, snapshots=snapshots)
+    learned = fit_pair(splits, positive, loss, config, context)
     for own in learned:
         own.scorer = None  # trained on preferred ids, so no score that a label-limited method could have
     return learned
@@ -167,24 +151,20 @@ def fit_pair(
     positive: Sequence[np.ndarray],
     policy_loss: PolicyLoss,
     config: DWBCConfig,
-    *,
-    seeds: Sequence[int],
-    device: str,
-    log: Log,
-    snapshots: int,
+    context: FitContext,
 ) -> list[FitResult]:
     """Discriminator and policy on the same batches, the discriminator every ``period`` steps."""
-    data, steps = splits[0].trajectories, Transitions.from_splits(splits, device)
-    policy = make_policy(splits, config.policy, seeds, device)
+    data, steps = splits[0].trajectories, Transitions.from_splits(splits, context.device)
+    policy = make_policy(splits, config.policy, context)
     discriminator = Discriminator(
-        make_generators(seeds, "discriminator"),
+        make_generators(context.seeds, "discriminator"),
         data.observation_dim,
         data.action_dim,
         policy if hasattr(policy.head, "log_prob") else None,
-    ).to(device)
+    ).to(context.device)
     if config.policy.normalize_observations:
         set_normalizers([discriminator.normalizer], splits)
-    sampler = PairSampler(splits, positive, steps, seeds, config.policy.batch_size)
+    sampler = PairSampler(splits, positive, steps, context.seeds, config.policy.batch_size)
 
     def train_discriminator(batch: Batch) -> tuple[Tensor, Info]:
         d = [discriminator(batch[f"{name}_observations"], batch[f"{name}_actions"]) for name in PairSampler.NAMES]
@@ -202,8 +182,9 @@ def fit_pair(
         )
 
     if config.discriminator.steps:
-        train("discriminator", [objective(1)], sampler.draw, sampler.prepare, steps=config.discriminator.steps, log=log)
-    recorder = SnapshotRecorder(policy)
+        steps_before = config.discriminator.steps
+        train("discriminator", [objective(1)], sampler.draw, sampler.prepare, context, steps=steps_before)
+    recorder = SnapshotRecorder(policy, config.policy.steps, context.snapshots)
     train(
         "policy",
         [
@@ -212,12 +193,11 @@ def fit_pair(
         ],
         sampler.draw,
         sampler.prepare,
+        context,
         steps=config.policy.steps,
-        log=log,
-        snapshot_steps=snapshot_steps(config.policy.steps, snapshots),
-        on_snapshot=recorder,
+        recorder=recorder,
     )
-    return recorder.results([extract_replica(discriminator, index) for index in range(len(seeds))])
+    return recorder.results([extract_replica(discriminator, index) for index in range(len(splits))])
 
 
 class PairSampler:

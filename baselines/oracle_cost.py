@@ -15,8 +15,8 @@ from safemil.algorithm.cloning import clone_trajectories
 from safemil.algorithm.weights import hard_weights, normalize, step_weights
 from safemil.config.settings import WeightsConfig
 from safemil.data.splits import HiddenLabels, Split
+from safemil.training.context import FitContext
 from safemil.training.fit_result import FitResult
-from safemil.training.loop import Log, no_log
 from safemil.training.transitions import Transitions
 
 SCALE_STEPS = 5  # H of the exponential kinds' scale G_H, SafeMIL's default
@@ -34,23 +34,14 @@ def true_weights(split: Split, labels: HiddenLabels, config: WeightsConfig) -> n
 
 
 def fit(
-    splits: Sequence[Split],
-    config: OracleCostConfig,
-    *,
-    labels: Sequence[HiddenLabels],
-    seeds: Sequence[int],
-    device: str = "cpu",
-    log: Log = no_log,
-    snapshots: int = 1,
+    splits: Sequence[Split], config: OracleCostConfig, context: FitContext, labels: Sequence[HiddenLabels]
 ) -> list[FitResult]:
     """Weighted cloning of D_U under the true cost."""
     return clone_trajectories(
         splits,
         [split.unlabeled for split in splits],
         config.policy,
-        Transitions.from_splits(splits, device),
-        seeds=seeds,
-        log=log,
-        snapshots=snapshots,
+        Transitions.from_splits(splits, context.device),
+        context,
         weights=[true_weights(split, own, config.weights) for split, own in zip(splits, labels, strict=True)],
     )

@@ -32,8 +32,8 @@ from baselines.osrl_networks import (
 from baselines.osrl_settings import BCQLConfig
 from baselines.osrl_training import Problem, Training, fit_seeds
 from safemil.data.splits import HiddenLabels, Split
+from safemil.training.context import FitContext
 from safemil.training.fit_result import FitResult
-from safemil.training.loop import Log, no_log
 
 LATENT_CLIP = 0.5
 
@@ -108,14 +108,7 @@ def build(problem: Problem, config: BCQLConfig) -> Training:
 
 
 def fit(
-    splits: Sequence[Split],
-    config: BCQLConfig,
-    *,
-    labels: Sequence[HiddenLabels],
-    seeds: Sequence[int],
-    device: str = "cpu",
-    log: Log = no_log,
-    snapshots: int = 1,
+    splits: Sequence[Split], config: BCQLConfig, context: FitContext, labels: Sequence[HiddenLabels]
 ) -> list[FitResult]:
     """osrl-bcql: BCQ-Lagrangian on D_N and D_U with true rewards and costs."""
-    return fit_seeds(build, splits, config, labels=labels, seeds=seeds, device=device, log=log, snapshots=snapshots)
+    return fit_seeds(build, splits, config, context, labels)

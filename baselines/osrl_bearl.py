@@ -27,8 +27,8 @@ from baselines.osrl_networks import (
 from baselines.osrl_settings import BEARLConfig
 from baselines.osrl_training import Problem, Training, fit_seeds
 from safemil.data.splits import HiddenLabels, Split
+from safemil.training.context import FitContext
 from safemil.training.fit_result import FitResult
-from safemil.training.loop import Log, no_log
 
 
 def build(problem: Problem, config: BEARLConfig) -> Training:
@@ -61,14 +61,7 @@ def build(problem: Problem, config: BEARLConfig) -> Training:
 
 
 def fit(
-    splits: Sequence[Split],
-    config: BEARLConfig,
-    *,
-    labels: Sequence[HiddenLabels],
-    seeds: Sequence[int],
-    device: str = "cpu",
-    log: Log = no_log,
-    snapshots: int = 1,
+    splits: Sequence[Split], config: BEARLConfig, context: FitContext, labels: Sequence[HiddenLabels]
 ) -> list[FitResult]:
     """osrl-bearl: BEAR-Lagrangian on D_N and D_U with true rewards and costs."""
-    return fit_seeds(build, splits, config, labels=labels, seeds=seeds, device=device, log=log, snapshots=snapshots)
+    return fit_seeds(build, splits, config, context, labels)

@@ -33,8 +33,8 @@ from baselines.osrl_settings import CDTConfig
 from baselines.osrl_training import Problem, Training, fit_seeds
 from safemil.data.splits import HiddenLabels, Split
 from safemil.nn.streams import BLOCK
+from safemil.training.context import FitContext
 from safemil.training.fit_result import FitResult
-from safemil.training.loop import Log, no_log
 
 SAMPLING_COST = 70.0  # OSRL draws a trajectory in proportion to this minus its cost
 
@@ -227,14 +227,7 @@ def build(problem: Problem, config: CDTConfig) -> Training:
 
 
 def fit(
-    splits: Sequence[Split],
-    config: CDTConfig,
-    *,
-    labels: Sequence[HiddenLabels],
-    seeds: Sequence[int],
-    device: str = "cpu",
-    log: Log = no_log,
-    snapshots: int = 1,
+    splits: Sequence[Split], config: CDTConfig, context: FitContext, labels: Sequence[HiddenLabels]
 ) -> list[FitResult]:
     """osrl-cdt: a constrained decision transformer of D_N and D_U with true rewards and costs."""
-    return fit_seeds(build, splits, config, labels=labels, seeds=seeds, device=device, log=log, snapshots=snapshots)
+    return fit_seeds(build, splits, config, context, labels)

@@ -40,8 +40,9 @@ from torch import Tensor, nn
 from safemil.config.errors import UserError
 from safemil.data.splits import HiddenLabels, Split
 from safemil.nn.streams import make_generators
+from safemil.training.context import FitContext
 from safemil.training.fit_result import FitResult, snapshot_steps
-from safemil.training.loop import Log, check_finite
+from safemil.training.loop import check_finite
 
 REPORTS = 100  # how often metrics are logged over a training
 
@@ -193,15 +194,7 @@ class Run:
 
 
 def fit_seeds(
-    build: Build,
-    splits: Sequence[Split],
-    config: Any,
-    *,
-    labels: Sequence[HiddenLabels],
-    seeds: Sequence[int],
-    device: str,
-    log: Log,
-    snapshots: int,
+    build: Build, splits: Sequence[Split], config: Any, context: FitContext, labels: Sequence[HiddenLabels]
 ) -> list[FitResult]:
     """Train one OSRL model per seed, one seed after the other between two reports.
 
@@ -210,11 +203,11 @@ def fit_seeds(
         TrainingError: a loss stopped being finite.
     """
     require_osrl()
-    problems = [Problem.of(*parts, device) for parts in zip(splits, labels, seeds, strict=True)]
-    runs = [Run(build, problem, config, seed) for problem, seed in zip(problems, seeds, strict=True)]
+    problems = [Problem.of(*parts, context.device) for parts in zip(splits, labels, context.seeds, strict=True)]
+    runs = [Run(build, problem, config, seed) for problem, seed in zip(problems, context.seeds, strict=True)]
     steps = config.policy.steps
     reported = {*range(0, steps, max(1, steps // REPORTS)), steps} - {0}
-    kept = snapshot_steps(steps, snapshots)
+    kept = snapshot_steps(steps, context.snapshots)
     done = 0
     for step in sorted(reported | set(kept)):
         for run in runs:
@@ -223,7 +216,7 @@ def fit_seeds(
         if step in reported:
             metrics = [run.metrics() for run in runs]
             columns = {name: np.array([own[name] for own in metrics], dtype=np.float32) for name in metrics[0]}
-            log("policy", step, check_finite("policy", step, columns))
+            context.log("policy", step, check_finite("policy", step, columns))
         if step in kept:
             for run in runs:
                 run.snapshots.append((step, run.training.policy()))

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.settings import PPLConfig, PreferenceConfig, TREXConfig
-from safemil.algorithm import safemil as method
+from safemil.algorithm import safemil
 from safemil.algorithm.cloning import clone_trajectories
 from safemil.algorithm.cost_model import CostModel
 from safemil.algorithm.weights import normalize
@@ -29,8 +29,9 @@ from safemil.config.settings import CostModelConfig, SafeMILConfig
 from safemil.data.splits import Split
 from safemil.nn.networks import StepScorer, extract_replica
 from safemil.nn.streams import make_generators
+from safemil.training.context import FitContext
 from safemil.training.fit_result import FitResult, score_rows
-from safemil.training.loop import Log, no_log, train
+from safemil.training.loop import train
 from safemil.training.transitions import Transitions, set_normalizers
 
 
@@ -46,17 +47,9 @@ def as_safemil(config: PPLConfig) -> SafeMILConfig:
     return SafeMILConfig(cost_model=cost_model, weights=config.weights, policy=config.policy)
 
 
-def fit(
-    splits: Sequence[Split],
-    config: PPLConfig,
-    *,
-    seeds: Sequence[int],
-    device: str = "cpu",
-    log: Log = no_log,
-    snapshots: int = 1,
-) -> list[FitResult]:
+def fit(splits: Sequence[Split], config: PPLConfig, context: FitContext) -> list[FitResult]:
     """PPL: SafeMIL's own code with K = 1."""
-    return method.fit(splits, as_safemil(config), seeds=seeds, device=device, log=log, snapshots=snapshots)
+    return safemil.fit(splits, as_safemil(config), context)
 
 
 def standardize(scores: np.ndarray) -> np.ndarray:
@@ -97,36 +90,29 @@ class Ensemble(nn.Module):
         return ((scores - self.mean) / (self.std + 1e-6)).mean(0)
 
 
-def fit_trex(
-    splits: Sequence[Split],
-    config: TREXConfig,
-    *,
-    seeds: Sequence[int],
-    device: str = "cpu",
-    log: Log = no_log,
-    snapshots: int = 1,
-) -> list[FitResult]:
+def fit_trex(splits: Sequence[Split], config: TREXConfig, context: FitContext) -> list[FitResult]:
     """ppl-trex: an ensemble of unbounded scores, trained as further replicas; weight exp((best - score) / beta)."""
     data, members = splits[0].trajectories, config.ensemble
-    steps = Transitions(data.observations, data.actions, device)
+    steps = Transitions.from_splits(splits, context.device)
     member_splits = [split for split in splits for _ in range(members)]
-    member_seeds = [1_000_003 * (member + 1) + seed for seed in seeds for member in range(members)]
+    member_seeds = [1_000_003 * (member + 1) + seed for seed in context.seeds for member in range(members)]
     cost_config = as_bags_of_one(config.cost_model)
     scorer = StepScorer(
         make_generators(member_seeds, "trex"), data.observation_dim, data.action_dim, cost_config.hidden
     )
-    cost_model = CostModel(member_splits, cost_config, steps, member_seeds, device, network=scorer.to(device))
+    cost_model = CostModel(member_splits, cost_config, steps, member_seeds, scorer)
     if config.policy.normalize_observations:
         set_normalizers([cost_model.network.normalizer], member_splits)
 
     def log_means(stage: str, step: int, metrics: dict[str, np.ndarray]) -> None:
-        log(stage, step, {name: values.reshape(-1, members).mean(1) for name, values in metrics.items()})
+        context.log(stage, step, {name: values.reshape(-1, members).mean(1) for name, values in metrics.items()})
 
     objective = cost_model.objective()
-    train("cost_model", [objective], cost_model.draw, cost_model.prepare, steps=cost_config.steps, log=log_means)
+    member_context = dataclasses.replace(context, seeds=tuple(member_seeds), log=log_means)
+    train("cost_model", [objective], cost_model.draw, cost_model.prepare, member_context, steps=cost_config.steps)
     scores = score_rows(cost_model.network, steps, [data.rows(split.unlabeled) for split in member_splits])
     networks = [extract_replica(cost_model.network, index) for index in range(len(member_seeds))]
-    packs = [slice(index * members, (index + 1) * members) for index in range(len(seeds))]
+    packs = [slice(index * members, (index + 1) * members) for index in range(len(splits))]
     ensembles = [Ensemble.of(networks[own], scores[own]) for own in packs]
     means = [np.mean([standardize(values) for values in scores[own]], axis=0) for own in packs]
     weights = [normalize(np.exp((own.min() - own) / config.beta)) for own in means]
@@ -135,9 +121,7 @@ def fit_trex(
         [split.unlabeled for split in splits],
         config.policy,
         steps,
-        seeds=seeds,
-        log=log,
-        snapshots=snapshots,
+        context,
         weights=weights,
         scorers=ensembles,
     )

@@ -29,8 +29,9 @@ from safemil.data.splits import Split
 from safemil.nn.layers import StackedMLP
 from safemil.nn.networks import Normalizer, StepScorer, extract_replica, slopes
 from safemil.nn.streams import IndexTable, Streams, make_generators
-from safemil.training.fit_result import FitResult, SnapshotRecorder, score_rows, snapshot_steps
-from safemil.training.loop import Log, no_log, train
+from safemil.training.context import FitContext
+from safemil.training.fit_result import FitResult, SnapshotRecorder, score_rows
+from safemil.training.loop import train
 from safemil.training.objectives import Batch, Info, Objective
 from safemil.training.transitions import Transitions, set_normalizers
 
@@ -123,7 +124,9 @@ def gradient_penalty(network: StepScorer, nonpreferred: Tensor, unlabeled: Tenso
     return (slopes(network.mlp, torch.cat(points, dim=1)).norm(dim=-1) - 1).square().mean(1)
 
 
-def train_discriminator(network: StepScorer, sampler: SuccessorSampler, config: SafeDICEConfig, log: Log) -> None:
+def train_discriminator(
+    network: StepScorer, sampler: SuccessorSampler, config: SafeDICEConfig, context: FitContext
+) -> None:
     """Logistic regression with gradient penalty; its last bias stays zero, as in the release."""
     parameters = [p for p in network.parameters() if p is not network.mlp.layers[-1].bias]
 
@@ -139,20 +142,13 @@ def train_discriminator(network: StepScorer, sampler: SuccessorSampler, config: 
 
     settings = config.discriminator
     objective = Objective("discriminator", parameters, loss, settings.learning_rate, weight_decay=settings.weight_decay)
-    train("discriminator", [objective], sampler.draw, sampler.prepare, steps=max(1, settings.steps), log=log)
+    train("discriminator", [objective], sampler.draw, sampler.prepare, context, steps=max(1, settings.steps))
 
 
-def fit(
-    splits: Sequence[Split],
-    config: SafeDICEConfig,
-    *,
-    seeds: Sequence[int],
-    device: str = "cpu",
-    log: Log = no_log,
-    snapshots: int = 1,
-) -> list[FitResult]:
+def fit(splits: Sequence[Split], config: SafeDICEConfig, context: FitContext) -> list[FitResult]:
     """Discriminator first, then value and policy on the same batches."""
-    data, steps = splits[0].trajectories, Transitions.from_splits(splits, device)
+    data, seeds, device = splits[0].trajectories, context.seeds, context.device
+    steps = Transitions.from_splits(splits, context.device)
     network = StepScorer(
         make_generators(seeds, "safedice discriminator"),
         data.observation_dim,
@@ -161,10 +157,12 @@ def fit(
         initialization="he",
     ).to(device)
     value = Value(make_generators(seeds, "safedice value"), data.observation_dim).to(device)
-    policy = make_policy(splits, config.policy, seeds, device)
+    policy = make_policy(splits, config.policy, context)
     if config.policy.normalize_observations:
         set_normalizers([network.normalizer, value.normalizer], splits)
-    train_discriminator(network, SuccessorSampler(splits, steps, seeds, config.discriminator.batch_size), config, log)
+    train_discriminator(
+        network, SuccessorSampler(splits, steps, seeds, config.discriminator.batch_size), config, context
+    )
     logits = score_rows(network, steps, [data.rows(split.unlabeled) for split in splits])
     if config.alpha == "estimated":
         alphas = [largest_alpha(own, config.alpha_quantile) for own in logits]
@@ -203,7 +201,7 @@ def fit(
         info = {"weight_max": weights.amax(1), "weight_ess": weights.sum(1) ** 2 / weights.square().sum(1)}
         return (weights * losses).mean(1), info
 
-    recorder = SnapshotRecorder(policy)
+    recorder = SnapshotRecorder(policy, config.policy.steps, context.snapshots)
     train(
         "policy",
         [
@@ -212,10 +210,9 @@ def fit(
         ],
         sampler.draw,
         prepare,
+        context,
         steps=config.policy.steps,
-        log=log,
-        snapshot_steps=snapshot_steps(config.policy.steps, snapshots),
-        on_snapshot=recorder,
+        recorder=recorder,
     )
     learned = recorder.results([extract_replica(network, index) for index in range(len(seeds))])
     for own, used, found in zip(learned, alphas, logits, strict=True):

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from baselines.registry import LABEL_LIMITED, METHODS
 from safemil.config.overrides import override
 from safemil.data.splits import Split
 from safemil.data.trajectories import Trajectories
+from safemil.training.context import FitContext
 from tune.grids import PRESETS
 
 N_TRAJECTORIES, LENGTH, BATCH, HIDDEN = 250, 1000, 512, 256
@@ -126,9 +126,9 @@ class Stopwatch:
 
 
 def timed(
-    method: str, settings: dict[str, Any], split: Split, replicas: int, device: str, watch: Stopwatch, every: int
+    method: str, settings: dict[str, Any], split: Split, replicas: int, watch: Stopwatch, every: int, **context: Any
 ) -> Stopwatch:
-    """Fit until the stopwatch has seen enough; reports come every ``every`` updates."""
+    """Fit until the stopwatch has seen enough; a report every ``every`` updates. ``context``: device, precision."""
     settings = {"policy.normalize_observations": False, **settings}  # the same arithmetic; statistics take minutes
     own = METHODS[method]
     known = settings_of(own.config())
@@ -137,9 +137,9 @@ def timed(
         if name in known and name not in settings:
             config = override(config, {name: 100 * every})
     with contextlib.suppress(Measured):
-        own.load()([split] * replicas, config, seeds=list(range(replicas)), device=device, log=watch)
+        own.load()([split] * replicas, config, FitContext(tuple(range(replicas)), log=watch, **context))
     gc.collect()
-    if device == "cuda":
+    if context["device"] == "cuda":
         torch.cuda.empty_cache()
     return watch
 
@@ -200,12 +200,12 @@ def measure_rates(device: str, *, quick: bool) -> dict[str, Any]:
     for (name, loop), level, r in (
         (item, level, r) for item in LOOPS.items() for level in LEVELS[: 1 if quick else 2] for r in replicas
     ):
-        torch.set_float32_matmul_precision(level)
         profile = device == "cuda"
         watch = Stopwatch(loop.stage, 0.01 if quick else 0.6, profile=profile)
         row: dict[str, Any] = {"loop": name, "precision": level, "replicas": r}
         try:
-            timed(loop.method, {**SIZES, **loop.settings}, split, r, device, watch, 1 if quick else 64)
+            settings = {**SIZES, **loop.settings}
+            timed(loop.method, settings, split, r, watch, 1 if quick else 64, device=device, precision=level)
             flop, moved = least_work(loop.networks)
             seconds = 1 / watch.rate(loop.stage)
             row |= {"updates_per_second": 1 / seconds, "replica_updates_per_second": r / seconds}
@@ -217,7 +217,6 @@ def measure_rates(device: str, *, quick: bool) -> dict[str, Any]:
             row["error"] = f"{type(error).__name__}: {error}"
         found.append(row)
         print({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}, flush=True)
-    torch.set_float32_matmul_precision("highest")
     return {"ceilings": tops, "rows": found}
 
 
@@ -245,7 +244,7 @@ def paper_hours(device: str, precision: str, *, quick: bool) -> dict[str, Any]:
 
     Three tasks are as Walker2dVelocity (H = 5), three as PointGoal1 (H = 10). Updates are compiled, as in runs so long.
     """
-    torch.set_float32_matmul_precision(precision)
+    context = {"device": device, "precision": precision, "compiled_from": 1}
     rows, total = [], 0.0
     for sizes, length, n_tasks in ((VELOCITY, 5, 3), (NAVIGATION, 10, 3)):
         split = split_of(sizes)
@@ -262,8 +261,7 @@ def paper_hours(device: str, precision: str, *, quick: bool) -> dict[str, Any]:
                 for name in ("policy.steps", f"{stage}.steps"):
                     settings.pop(name, None)
                 watch = Stopwatch(stage, 0.01 if quick else 0.5)
-                with mock.patch("safemil.training.loop.COMPILED_FROM", 1):
-                    timed(method, settings, split, 2 if quick else 5, device, watch, 1 if quick else 32)
+                timed(method, settings, split, 2 if quick else 5, watch, 1 if quick else 32, **context)
                 hours = n_tasks * steps / watch.rate(stage) / 3600
                 total += hours
                 rows.append({"method": method, "stage": stage, "H": length, "updates": steps} | {

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
 from baselines.registry import METHODS
-from safemil.training.resuming import Keeper, resuming
+from safemil.training.checkpoint import TrainingCheckpoint
 from tests.conftest import toy_splits
 from tests.test_methods import fit
 
@@ -55,21 +54,15 @@ class Reports(list):
         self.append((stage, step))
 
 
-@contextlib.contextmanager
-def uncaptured() -> Iterator[None]:
-    """Updates run kernel by kernel in here."""
-    with mock.patch("safemil.training.capture.CudaUpdate", lambda update: update):
-        yield
-
-
 def resumed(name: str, device: str, settings: dict[str, Any], n_reports: int) -> list[Any]:
     """Train to the middle, be killed, go on from the state on disk."""
     with tempfile.TemporaryDirectory() as folder:
         for kill_at in (n_reports // 2, 10**9):
             reports = Reports(kill_at)
-            keeper = Keeper(Path(folder) / "state.pt", "these trials", reports, interval=0.0)
-            with contextlib.suppress(Killed), resuming(keeper):
-                learned, _ = fit(name, SEEDS, device=device, log=reports, **settings)
+            checkpoint = TrainingCheckpoint(Path(folder) / "state.pt", "these trials", reports, interval=0.0)
+            context = {"device": device, "log": reports, "checkpoint": checkpoint}
+            with contextlib.suppress(Killed):
+                learned, _ = fit(name, SEEDS, context=context, **settings)
     return learned
 
 
@@ -82,13 +75,11 @@ def actions(learned: list[Any]) -> np.ndarray:
 def compare(name: str, settings: dict[str, Any], device: str) -> dict[str, float]:
     """Largest difference between the actions of the captured policies and the others'."""
     reports = Reports()
-    captured, _ = fit(name, SEEDS, device=device, log=reports, **settings)
+    captured, _ = fit(name, SEEDS, context={"device": device, "log": reports}, **settings)
     others = {"resumed": resumed(name, device, settings, len(reports))}
     if device == "cuda":
-        with uncaptured():
-            others["uncaptured"], _ = fit(name, SEEDS, device=device, **settings)
-        with mock.patch("safemil.training.loop.COMPILED_FROM", 1):
-            others["compiled"], _ = fit(name, SEEDS, device=device, **settings)
+        for way, field in (("uncaptured", {"captured": False}), ("compiled", {"compiled_from": 1})):
+            others[way], _ = fit(name, SEEDS, context={"device": device, **field}, **settings)
         others["cpu"], _ = fit(name, SEEDS, **settings)
     return {way: float(np.abs(actions(own) - actions(captured)).max()) for way, own in others.items()}
 

@@ -22,6 +22,7 @@ from safemil.algorithm.cost_model import CostModel
 from safemil.config.settings import CostModelConfig, PolicyConfig
 from safemil.data.splits import Split
 from safemil.data.trajectories import Trajectories
+from safemil.training.context import FitContext
 from safemil.training.loop import train
 from safemil.training.transitions import Transitions
 
@@ -52,11 +53,11 @@ def step_seconds(what: str, rounds: int, size: dict[str, int]) -> float:
     steps = Transitions.from_splits(splits, "cpu")
     if what == "cost model":
         config = CostModelConfig(bag_size=size["bag_size"], segment_length=size["segment_length"], pairs=1)
-        source = CostModel(splits, config, steps, seeds, "cpu")
+        source = CostModel(splits, config, steps, seeds)
         objective = source.objective()
     else:
         policy_config = PolicyConfig()
-        policy = make_policy(splits, policy_config, seeds, "cpu")
+        policy = make_policy(splits, policy_config, FitContext(tuple(seeds)))
         source = TransitionSampler([split.trajectories.rows(split.unlabeled)] * len(splits), steps, seeds, 256)
         objective = cloning_objective(
             policy, policy_config, lambda batch: (policy.loss(batch["observations"], batch["actions"]).mean(1), {})
@@ -64,7 +65,7 @@ def step_seconds(what: str, rounds: int, size: dict[str, int]) -> float:
     n_steps, times = 32, []
     for _ in range(rounds + 1):
         started = time.perf_counter()
-        train("benchmark", [objective], source.draw, source.prepare, steps=n_steps, reports=1)
+        train("benchmark", [objective], source.draw, source.prepare, FitContext(), steps=n_steps, reports=1)
         times.append((time.perf_counter() - started) / n_steps)
     return min(times[1:])
 

@@ -36,6 +36,7 @@ from safemil.config.settings import CostModelConfig, PolicyConfig, SafeMILConfig
 from safemil.data.splits import Split
 from safemil.data.trajectories import Trajectories
 from safemil.nn import precision
+from safemil.training.context import FitContext
 from safemil.training.loop import train
 from safemil.training.transitions import Transitions
 
@@ -66,8 +67,8 @@ def split_of(data: Trajectories) -> Split:
 class Bench:
     """The data and what is measured on it; each ``Work`` runs some steps and gives their number."""
 
-    def __init__(self, device: str) -> None:
-        self.device = device
+    def __init__(self, device: str, level: str = "highest") -> None:
+        self.device, self.context = device, FitContext(device=device, precision=level)
         self.split = split_of(dataset())
         self.steps = Transitions.from_splits([self.split], device)
 
@@ -75,7 +76,7 @@ class Bench:
         """The training loop itself."""
 
         def run() -> float:
-            train("benchmark", [objective], source.draw, source.prepare, steps=n_steps, reports=1)
+            train("benchmark", [objective], source.draw, source.prepare, self.context, steps=n_steps, reports=1)
             return n_steps
 
         return run
@@ -84,7 +85,7 @@ class Bench:
         """Behaviour cloning of all of D_U."""
         splits, seeds = [self.split] * n_replicas, range(n_replicas)
         config = PolicyConfig(batch_size=BATCH)
-        policy = make_policy(splits, config, seeds, self.device)
+        policy = make_policy(splits, config, replace(self.context, seeds=tuple(seeds)))
         rows = [split.trajectories.rows(split.unlabeled) for split in splits]
 
         def loss(batch):
@@ -97,7 +98,7 @@ class Bench:
     def cost_model(self, n_replicas: int, bag_size: int, length: int | str, n_steps: int) -> Work:
         """SafeMIL's cost step: one pair of bags."""
         config = CostModelConfig(bag_size=bag_size, segment_length=length, pairs=1)
-        model = CostModel([self.split] * n_replicas, config, self.steps, range(n_replicas), self.device)
+        model = CostModel([self.split] * n_replicas, config, self.steps, range(n_replicas))
         return self.loop(model.objective(), model, n_steps)
 
     def bare(self, n_inputs: int, n_outputs: int, activation: type[nn.Module], n_rows: int, n_steps: int) -> Work:
@@ -129,7 +130,7 @@ class Bench:
             if name == stage:
                 reports.append((step, time.perf_counter()))
 
-        fit([self.split] * n_replicas, config, seeds=list(range(n_replicas)), device=self.device, log=log)
+        fit([self.split] * n_replicas, config, replace(self.context, seeds=tuple(range(n_replicas)), log=log))
         (first, began), (last, ended) = reports[0], reports[-1]
         return (last - first) / (ended - began)
 
@@ -251,9 +252,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch (default: all cores)")
     precision.add_option(parser)
     options = parser.parse_args()
-    torch.set_float32_matmul_precision(options.precision)
     torch.set_num_threads(options.threads)
-    bench = Bench(options.device)
+    bench = Bench(options.device, options.precision)
     results: dict[str, Any] = {
         "machine": machine(options.threads),
         "device": options.device,

@@ -15,8 +15,25 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from safemil.training.tape import can_be_repeated, tensors
+INDEXING = {torch.ops.aten.index, torch.ops.aten.index_put_}  # of a fixed shape unless by a mask
+ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # its only draws would be dropout
+NEVER_THE_SAME = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.nondeterministic_seeded)
+
+
+def tensors(nested: Any) -> list[Tensor]:
+    """Those in an operation's arguments or result."""
+    return [leaf for leaf in tree_leaves(nested) if isinstance(leaf, Tensor)]
+
+
+def can_be_repeated(operation: torch._ops.OpOverload, arguments: tuple) -> bool:
+    """Not if it reads data back, has a shape that depends on data, draws, or makes a tensor from Python's values."""
+    if operation is torch.ops.aten.lift_fresh.default:
+        return False
+    if operation.overloadpacket in INDEXING:
+        return not any(index.dtype in (torch.bool, torch.uint8) for index in tensors(arguments[1]))
+    return operation.overloadpacket is ATTENTION or not any(tag in operation.tags for tag in NEVER_THE_SAME)
 
 
 class RecordedGraph(TorchDispatchMode):
@@ -48,9 +65,10 @@ class RecordedGraph(TorchDispatchMode):
 
     @torch.no_grad()
     def replay(self) -> None:
-        """Run all operations into the memory they had."""
+        """Run all operations into the memory they had, as they were recorded: casts are among them already."""
         for operation, arguments, options, result in self.operations:
-            new = operation(*arguments, **options)
+            with torch.autocast("cpu", enabled=False):
+                new = operation(*arguments, **options)
             for old, own in zip(tensors(result), tensors(new), strict=True):
                 if old.data_ptr() != own.data_ptr():  # neither a view nor in place
                     old.copy_(own)
@@ -74,7 +92,7 @@ class Stream:
 @contextlib.contextmanager
 def captured_training() -> Iterator[list[RecordedGraph]]:
     """In here training loops run as on CUDA; yields the graphs they made."""
-    from safemil.training.capture import CudaUpdate
+    from safemil.training.capture import Updates
 
     graphs: list[RecordedGraph] = []
 
@@ -82,8 +100,11 @@ def captured_training() -> Iterator[list[RecordedGraph]]:
         graphs.append(RecordedGraph())
         return graphs[-1]
 
+    def as_on_cuda(update, device) -> Updates:
+        return Updates(update, device, captured=True)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("safemil.training.capture.TapedUpdate", CudaUpdate)
+        patch.setattr("safemil.training.loop.Updates", lambda update, device, captured: as_on_cuda(update, device))
         patch.setattr(torch.cuda, "Stream", Stream)
         patch.setattr(torch.cuda, "current_stream", Stream)
         patch.setattr(torch.cuda, "stream", contextlib.nullcontext)

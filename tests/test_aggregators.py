@@ -14,6 +14,7 @@ from safemil.algorithm.discounting import discounted_length
 from safemil.config.overrides import ConfigError
 from safemil.config.settings import AggregationConfig, CostModelConfig
 from safemil.evaluation import diagnostics
+from safemil.training.context import FitContext
 from safemil.training.loop import train
 from tests.conftest import toy_splits
 from tests.test_cost_model import cost_model, first_batch, separable_split
@@ -111,7 +112,7 @@ def test_deepsets_of_identities_is_safemil_bitwise():
         model = cost_model(separable_split(), bag_size=8, aggregator=name)
         if name == "deepsets":
             model.aggregator.h = model.aggregator.rho = torch.nn.Identity()
-        train("cost_model", [model.objective()], model.draw, model.prepare, steps=20)
+        train("cost_model", [model.objective()], model.draw, model.prepare, FitContext(), steps=20)
         trained.append(torch.cat([parameter.flatten() for parameter in model.network.parameters()]))
     assert torch.equal(*trained)
 
@@ -225,7 +226,7 @@ def test_scale_reaches_the_training():
     split = toy_splits()[0][0]
     models = {scale: cost_model(split, bag_size=16, pairs=2, scale=scale) for scale in (1.0, "bag")}
     for model in models.values():
-        train("cost_model", [model.objective()], model.draw, model.prepare, steps=5)
+        train("cost_model", [model.objective()], model.draw, model.prepare, FitContext(), steps=5)
     batch = first_batch(models["bag"])
     assert models["bag"].loss(batch)[0].item() == pytest.approx(
         mil_loss(*(16 * models["bag"].scores(batch)).chunk(2, dim=1)).mean().item()

@@ -110,14 +110,12 @@ def test_a_real_loss_that_is_nan_for_one_seed(job, monkeypatch):
     import baselines.bc
     from safemil.algorithm.cloning import clone_trajectories
 
-    def fit(splits, config, *, seeds, device, log, snapshots):
+    def fit(splits, config, context):
         chosen = [split.unlabeled for split in splits]
         size = [splits[0].trajectories.lengths[own].sum() for own in chosen]
-        weights = [np.full(n, np.inf if seed == 1 else 1.0) for n, seed in zip(size, seeds, strict=True)]
-        steps = baselines.bc.Transitions.from_splits(splits, device)
-        return clone_trajectories(
-            splits, chosen, config.policy, steps, seeds=seeds, log=log, snapshots=snapshots, weights=weights
-        )
+        weights = [np.full(n, np.inf if seed == 1 else 1.0) for n, seed in zip(size, context.seeds, strict=True)]
+        steps = baselines.bc.Transitions.from_splits(splits, context.device)
+        return clone_trajectories(splits, chosen, config.policy, steps, context, weights=weights)
 
     monkeypatch.setattr(baselines.bc, "fit", fit)
     found = {row["seed"]: row for row in perform(job)}

@@ -9,6 +9,7 @@ from baselines.settings import PPLConfig
 from safemil.algorithm import safemil as method
 from safemil.config.overrides import dotted_fields, override
 from safemil.config.settings import CostModelConfig, SafeMILConfig, WeightsConfig
+from safemil.training.context import FitContext
 from tests.conftest import toy_splits
 from tests.test_methods import SMALL, fit
 
@@ -42,8 +43,8 @@ def test_ppl_is_safemil_with_bags_of_one():
         weights=WeightsConfig(kind="linear-step"),
         policy=config.policy,
     )
-    (first,) = ppl.fit([split], config, seeds=[0])
-    (second,) = method.fit([split], as_safemil, seeds=[0])
+    (first,) = ppl.fit([split], config, FitContext())
+    (second,) = method.fit([split], as_safemil, FitContext())
     for mine, theirs in ((first.scorer, second.scorer), (first.policy, second.policy)):
         for a, b in zip(mine.state_dict().values(), theirs.state_dict().values(), strict=True):
             assert torch.equal(a, b)
@@ -168,8 +169,8 @@ def test_adding_a_method_takes_one_file_and_one_line(tmp_path, monkeypatch):
     """A toy method that always answers zero, found through the table like any other."""
     (tmp_path / "always_zero.py").write_text(
         "from baselines.bc import BCConfig, fit as clone\n"
-        "def fit(splits, config, *, seeds, device='cpu', log=None, snapshots=1):\n"
-        "    learned = clone(splits, config, seeds=seeds, snapshots=snapshots)\n"
+        "def fit(splits, config, context):\n"
+        "    learned = clone(splits, config, context)\n"
         "    for own in learned:\n"
         "        [parameter.zero_() for parameter in own.policy.parameters()]\n"
         "    return learned\n"

@@ -1,7 +1,6 @@
-"""Updates from a tape, and as CUDA replays them, on a double of CUDA's graphs: the same policies as without."""
+"""Updates as CUDA replays them, on a double of CUDA's graphs that any machine can run: the same policies as without."""
 
-import contextlib
-from collections.abc import Iterator
+import functools
 
 import numpy as np
 import pytest
@@ -9,11 +8,11 @@ import torch
 
 from baselines.registry import METHODS
 from safemil.algorithm import cost_model
-from safemil.nn import precision
-from safemil.training import tape
-from tests import test_resuming
+from safemil.nn import layers, precision
+from safemil.training.objectives import Objective
 from tests.recorded_graph import RecordedGraph, captured_training
-from tests.test_methods import actions_of
+from tests.test_methods import actions_of, fit
+from tests.test_resuming import Records, test_resumed_equals_undisturbed
 
 AGGREGATORS = ("softmax", "noisy-or", "deepsets", "attention", "set-transformer")
 VARIANTS = [
@@ -24,42 +23,22 @@ VARIANTS = [
     *(("safemil", {"cost_model.aggregator": name}) for name in AGGREGATORS),
     *(("bc-all", {"policy.head": name}) for name in ("tanh_gauss", "mix2")),
 ]
-METHODS_OF_OUR_LOOP = [(name, {}) for name, method in METHODS.items() if method.packed]
+PACKED = [(name, {}) for name, method in METHODS.items() if method.packed]
 
 
-def assert_same_result(name, settings):
-    """Policies and logged metrics: of updates run one after the other, repeated from a tape, and replayed."""
-    plain_records, taped_records, captured_records = (test_resuming.Records() for _ in range(3))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("safemil.training.capture.TapedUpdate", lambda update: update)
-        plain, pairs = test_resuming.fit_with(None, plain_records, name, **settings)
-    with taped_updates() as started:
-        taped, _ = test_resuming.fit_with(None, taped_records, name, **settings)
-    assert started and all(update.repeats for update in started)
+def assert_same_result(name, settings, **context):
+    """Policies and logged metrics: of updates run one after the other, and of replayed ones."""
+    plain_records, captured_records = Records(), Records()
+    plain, pairs = fit(name, (0, 1), context={"log": plain_records, **context}, **settings)
     with captured_training() as graphs:
-        captured, _ = test_resuming.fit_with(None, captured_records, name, **settings)
+        captured, _ = fit(name, (0, 1), context={"log": captured_records, **context}, **settings)
     assert sum(graph.replays for graph in graphs) > 100
-    for records, learned in ((taped_records, taped), (captured_records, captured)):
-        np.testing.assert_equal(list(records), list(plain_records))
-        for one, other in zip(plain, learned, strict=True):
-            np.testing.assert_array_equal(actions_of(one, pairs), actions_of(other, pairs))
+    np.testing.assert_equal(list(captured_records), list(plain_records))
+    for one, other in zip(plain, captured, strict=True):
+        np.testing.assert_array_equal(actions_of(one, pairs), actions_of(other, pairs))
 
 
-@contextlib.contextmanager
-def taped_updates() -> Iterator[list[tape.TapedUpdate]]:
-    """All that training loops begin in here."""
-    started: list[tape.TapedUpdate] = []
-
-    def begin(update) -> tape.TapedUpdate:
-        started.append(tape.TapedUpdate(update))
-        return started[-1]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("safemil.training.capture.TapedUpdate", begin)
-        yield started
-
-
-@pytest.mark.parametrize(("name", "settings"), METHODS_OF_OUR_LOOP + VARIANTS)
+@pytest.mark.parametrize(("name", "settings"), PACKED + VARIANTS)
 def test_captured_updates_give_the_same_result(name, settings):
     assert_same_result(name, settings)
 
@@ -71,15 +50,36 @@ def test_layers_computed_again_backwards_can_be_captured(monkeypatch):
 
 def test_rounded_products_can_be_captured(monkeypatch):
     monkeypatch.setattr(precision, "has_bfloat16", lambda device_type: True)
-    monkeypatch.setattr(precision, "WIDE", 16)
-    torch.set_float32_matmul_precision("medium")
-    assert_same_result("safemil", {"cost_model.hidden": (16, 16), "policy.hidden": (16, 16)})
+    monkeypatch.setattr(layers, "WIDE", 16)
+    wide = {"cost_model.hidden": (16, 16), "policy.hidden": (16, 16)}
+    assert_same_result("safemil", wide, precision="medium")
 
 
 def test_an_interrupted_training_goes_on_with_graphs_of_its_own(tmp_path):
     with captured_training() as graphs:
-        test_resuming.test_resumed_equals_undisturbed("safemil", {"mode": "joint"}, tmp_path)
+        test_resumed_equals_undisturbed("safemil", {"mode": "joint"}, tmp_path)
     assert len(graphs) == 4  # undisturbed, killed twice, resumed
+
+
+@pytest.mark.parametrize(("name", "settings"), [*PACKED, *VARIANTS[:4]])
+def test_losses_can_be_compiled(name, settings, monkeypatch):
+    """Traced as for a GPU, and then run as traced: what a compiler would read is what was written."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    compiled: list[Objective] = []
+    step = Objective.step
+
+    def compiled_step(self, batch):
+        if self not in compiled:
+            compiled.append(self)
+            self.compile()
+        step(self, batch)
+
+    plain, pairs = fit(name, **settings)
+    torch.compiler.reset()
+    monkeypatch.setattr(Objective, "step", compiled_step)
+    traced, _ = fit(name, **settings)
+    assert compiled
+    np.testing.assert_allclose(actions_of(traced[0], pairs), actions_of(plain[0], pairs), atol=1e-4)
 
 
 @pytest.mark.parametrize(

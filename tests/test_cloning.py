@@ -13,7 +13,7 @@ from safemil.data.trajectories import Outcomes, Trajectories
 from safemil.nn import policies
 from safemil.nn.policies import HEADS, Deterministic, Policy, gaussian_parameters, tanh_gaussian_log_prob
 from safemil.nn.streams import make_generators
-from safemil.training.loop import no_log
+from safemil.training.context import FitContext
 from safemil.training.transitions import Transitions
 
 NOTHING = np.array([], dtype=np.int64)
@@ -33,10 +33,10 @@ def fit_policy(observations, actions, weights, **settings) -> Policy:
     data = Trajectories(observations.astype(np.float32), actions.astype(np.float32), np.array([0, len(observations)]))
     split = Split(data, NOTHING, np.array([0]), NOTHING, NOTHING)
     config = PolicyConfig(**{"hidden": (), "learning_rate": 0.05, "normalize_observations": False, **settings})
-    policy = make_policy([split], config, [0], "cpu")
+    policy = make_policy([split], config, FitContext())
     rows = [np.arange(len(observations))]
     steps = Transitions(data.observations, data.actions, "cpu")
-    clone(policy, rows, None if weights is None else [weights], config, steps, seeds=[0], log=no_log)
+    clone(policy, rows, None if weights is None else [weights], config, steps, FitContext(), held_out=rows)
     return policy
 
 

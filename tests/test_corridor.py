@@ -12,6 +12,7 @@ from safemil.config.settings import SplitConfig
 from safemil.data.splits import make_split
 from safemil.data.trajectories import Outcomes, Trajectories
 from safemil.evaluation import diagnostics
+from safemil.training.context import FitContext
 from tests.test_methods import small_config
 
 LENGTH, TURN = 14, 0.6
@@ -46,7 +47,7 @@ def fit(name: str, **settings):
         "policy.learning_rate": 3e-3,
         **settings,
     }
-    (learned,) = method.load()([split], small_config(method, **sharp), seeds=[0])
+    (learned,) = method.load()([split], small_config(method, **sharp), FitContext())
     return learned, split, labels
 
 

@@ -15,6 +15,7 @@ from safemil.data.splits import Split
 from safemil.data.trajectories import Trajectories
 from safemil.evaluation.metrics import mil_loss_floor
 from safemil.nn.streams import Streams
+from safemil.training.context import FitContext
 from safemil.training.loop import train
 from safemil.training.transitions import Transitions
 
@@ -33,7 +34,7 @@ def separable_split(n: int = 60, length: int = 12) -> Split:
 def cost_model(split: Split, seed: int = 0, **settings) -> CostModel:
     config = CostModelConfig(**{"hidden": (16,), "learning_rate": 0.02, "steps": 300, **settings})
     steps = Transitions(split.trajectories.observations, split.trajectories.actions, "cpu")
-    return CostModel([split], config, steps, [seed], "cpu")
+    return CostModel([split], config, steps, [seed])
 
 
 def first_batch(model: CostModel) -> dict:
@@ -84,7 +85,7 @@ def test_mil2_training_reaches_the_floor(segment_length, tolerance):
     model = cost_model(
         separable_split(), segment_length=segment_length, bag_size=128, weight_decay=0.0, schedule="linear"
     )
-    train("cost_model", [model.objective()], model.draw, model.prepare, steps=300)
+    train("cost_model", [model.objective()], model.draw, model.prepare, FitContext(), steps=300)
     with torch.no_grad():
         losses = [model.loss(first_batch(model))[0].item() for _ in range(50)]
     floor = mil_loss_floor(0.5, discounted_length(segment_length))

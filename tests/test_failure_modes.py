@@ -13,6 +13,7 @@ from safemil.data.trajectories import Trajectories
 from safemil.nn import checkpoints
 from safemil.nn.networks import CostNetwork
 from safemil.nn.streams import Streams, make_generators
+from safemil.training.context import FitContext
 from safemil.training.loop import train
 from safemil.training.transitions import Transitions
 from tests.conftest import toy_splits
@@ -37,10 +38,9 @@ def learned_costs(second: float, **settings) -> list[float]:
     """Costs of a safe step and of the two ways of failing, after training with bags of 128."""
     split = bandit(second)
     small = {"hidden": (16,), "learning_rate": 0.02, "segment_length": 1, "bag_size": 128}
-    model = CostModel(
-        [split], CostModelConfig(**{**small, **settings}), Transitions.from_splits([split], "cpu"), [0], "cpu"
-    )
-    train("cost_model", [model.objective()], model.draw, model.prepare, steps=200)
+    config, steps = CostModelConfig(**{**small, **settings}), Transitions.from_splits([split], "cpu")
+    model = CostModel([split], config, steps, [0])
+    train("cost_model", [model.objective()], model.draw, model.prepare, FitContext(), steps=200)
     with torch.no_grad():
         return model.network(torch.eye(3).unsqueeze(0), torch.zeros(1, 3, 1))[0].tolist()
 
@@ -131,8 +131,8 @@ def test_one_head_is_the_cost_network_bitwise():
     ]
     config = CostModelConfig(bag_size=8, learning_rate=1e-2, hidden=(16,))
     for network in networks:
-        model = CostModel([split] * 2, config, Transitions.from_splits([split], "cpu"), [0, 1], "cpu", network=network)
-        train("cost_model", [model.objective()], model.draw, model.prepare, steps=20)
+        model = CostModel([split] * 2, config, Transitions.from_splits([split], "cpu"), [0, 1], network=network)
+        train("cost_model", [model.objective()], model.draw, model.prepare, FitContext(), steps=20)
     for mine, theirs in zip(*(network.parameters() for network in networks), strict=True):
         assert torch.equal(mine, theirs)
     batch = torch.randn(2, 5, 3), torch.randn(2, 5, 2)

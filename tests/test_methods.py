@@ -12,7 +12,8 @@ from safemil.data.splits import HiddenLabels
 from safemil.data.trajectories import Outcomes
 from safemil.evaluation import diagnostics
 from safemil.nn import checkpoints
-from safemil.training.loop import TrainingError, no_log
+from safemil.training.context import FitContext
+from safemil.training.loop import TrainingError
 from tests.conftest import SAFE_ACTION, UNSAFE_ACTION, toy_splits
 from tune.grids import GRIDS, PRESETS
 from tune.trials import expand
@@ -50,13 +51,14 @@ def small_config(method: Method, **settings):
     return override(method.config(), {name: value for name, value in small.items() if name in known})
 
 
-def fit(name: str, seeds=(0,), split_seeds=None, *, device="cpu", log=no_log, **settings):
+def fit(name: str, seeds=(0,), split_seeds=None, *, context=None, **settings):
+    """The method on toy splits, with small settings; ``context`` holds further fields of the fit's context."""
     method = METHODS[name]
     pairs = toy_splits(split_seeds or seeds)
-    oracle = {"labels": [labels for _, labels in pairs]} if method.oracle else {}
+    oracle = [[labels for _, labels in pairs]] if method.oracle else []
+    context = FitContext(tuple(seeds), **{"snapshots": 2, **(context or {})})
     config = small_config(method, **settings)
-    options = {"seeds": seeds, "device": device, "log": log, "snapshots": 2, **oracle}
-    learned = method.load()([split for split, _ in pairs], config, **options)
+    learned = method.load()([split for split, _ in pairs], config, context, *oracle)
     return learned, pairs
 
 
@@ -134,7 +136,7 @@ def test_label_limited_methods_never_open_the_outcomes(name, monkeypatch):
 
     for forbidden in (Outcomes, HiddenLabels):
         monkeypatch.setattr(forbidden, "__getattribute__", leak)
-    (learned,) = method.load()([pairs[0][0]], small_config(method), seeds=(0,), snapshots=1)
+    (learned,) = method.load()([pairs[0][0]], small_config(method), FitContext())
     assert diagnostics.label_free(learned, pairs[0][0]) is not None
 
 

@@ -25,6 +25,7 @@ from safemil.data.splits import HiddenLabels, Split
 from safemil.data.tasks import TASKS
 from safemil.data.trajectories import Outcomes, Trajectories
 from safemil.simulation.rollouts import play
+from safemil.training.context import FitContext
 from safemil.training.loop import TrainingError
 
 NOTHING = np.array([], dtype=np.int64)
@@ -191,7 +192,7 @@ def test_prompt_comes_from_returns_within_the_limit():
 def fit_small(seeds=(0,), log=lambda *_: None, config=None, name="osrl-coptidice"):
     split, labels = three_trajectories()
     config = config or small(METHODS[name].config())
-    return METHODS[name].load()([split] * len(seeds), config, labels=[labels] * len(seeds), seeds=seeds, log=log)
+    return METHODS[name].load()([split] * len(seeds), config, FitContext(tuple(seeds), log=log), [labels] * len(seeds))
 
 
 def test_global_generators_neither_matter_nor_change():
@@ -381,7 +382,7 @@ def bandit_action(name: str, limit: float, **settings) -> float:
     wanted = {**BANDIT, **BANDIT_OF[name], **settings}
     known = dotted_fields(METHODS[name].config())
     config = override(METHODS[name].config(), {key: value for key, value in wanted.items() if key in known})
-    (learned,) = METHODS[name].load()([split], config, labels=[labels], seeds=[1])
+    (learned,) = METHODS[name].load()([split], config, FitContext((1,)), [labels])
     return float(learned.policy.act(np.zeros((1, 1), np.float32))[0, 0])
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from safemil.training.resuming import Keeper, resuming
+from safemil.training.checkpoint import TrainingCheckpoint
 from tests.test_methods import actions_of, fit
 
 DIFFERING = ["safemil", "ppl-trex", "dwbc", "safedice", "dexperts", "bc-all"]  # the others train as one of these does
@@ -25,16 +25,13 @@ class Records(list):
         self.append([stage, step, {name: [float(value) for value in values] for name, values in metrics.items()}])
 
 
-def fit_with(keeper, records, name, **settings):
+def fit_with(checkpoint, records, name, **settings):
     """The toy fit of the contract test, logged into ``records``."""
-    if keeper is None:
-        return fit(name, seeds=(0, 1), log=records, **settings)
-    with resuming(keeper):
-        return fit(name, seeds=(0, 1), log=records, **settings)
+    return fit(name, seeds=(0, 1), context={"log": records, "checkpoint": checkpoint}, **settings)
 
 
-def keep(path, records, **options) -> Keeper:
-    return Keeper(path, "these trials", records, **{"interval": 0.0, **options})
+def keep(path, records, **options) -> TrainingCheckpoint:
+    return TrainingCheckpoint(path, "these trials", records, **{"interval": 0.0, **options})
 
 
 @pytest.mark.parametrize(("name", "settings"), [*((name, {}) for name in DIFFERING), ("safemil", {"mode": "joint"})])
@@ -48,9 +45,9 @@ def test_resumed_equals_undisturbed(name, settings, tmp_path):
         with pytest.raises(Killed):
             fit_with(keep(path, records), records, name, **settings)
     records = Records()
-    keeper = keep(path, records)
+    checkpoint = keep(path, records)
     assert len(records) >= len(undisturbed) // 2  # the first part is not trained again
-    learned, _ = fit_with(keeper, records, name, **settings)
+    learned, _ = fit_with(checkpoint, records, name, **settings)
     np.testing.assert_equal(list(records), list(undisturbed))
     for own, other in zip(learned, expected, strict=True):
         assert [step for step, _ in own.snapshots] == [step for step, _ in other.snapshots]
@@ -69,9 +66,9 @@ def test_state_of_other_trials_or_a_damaged_file_is_not_used(tmp_path, caplog):
     records.last = 30
     with pytest.raises(Killed):
         fit_with(keep(path, records), records, "bc-all")
-    assert Keeper(path, "these trials", []).found and not Keeper(path, "others", []).found
+    assert TrainingCheckpoint(path, "these trials", []).found and not TrainingCheckpoint(path, "others", []).found
     path.write_bytes(path.read_bytes()[:1000])
-    assert not Keeper(path, "these trials", []).found and "starts from zero" in caplog.text
+    assert not TrainingCheckpoint(path, "these trials", []).found and "starts from zero" in caplog.text
 
 
 def test_written_only_when_it_is_time_and_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -90,9 +87,9 @@ def test_written_only_when_it_is_time_and_whole_or_not_at_all(tmp_path, monkeypa
 
 
 def test_forgetting_takes_what_a_killed_process_of_another_machine_left_half_written(tmp_path):
-    keeper, left = keep(tmp_path / "state.pt", Records()), tmp_path / ".state.pt~another-node~7.tmp"
+    checkpoint, left = keep(tmp_path / "state.pt", Records()), tmp_path / ".state.pt~another-node~7.tmp"
     left.write_bytes(b"half")
-    keeper.write()
+    checkpoint.write()
     assert left.exists()  # it may be alive, for all that is known here
-    keeper.forget()
+    checkpoint.delete()
     assert not list(tmp_path.iterdir())

@@ -12,6 +12,7 @@ from safemil.nn import checkpoints
 from safemil.nn.layers import StackedMLP
 from safemil.nn.policies import Policy
 from safemil.nn.streams import BLOCK, IndexTable, Streams, make_generators
+from safemil.training.context import FitContext
 from safemil.training.loop import train
 from safemil.training.objectives import AdamW, Objective, clip_gradients, lay_out, schedule_factor
 
@@ -61,7 +62,7 @@ def test_adamw_is_torchs_own():
 @pytest.mark.parametrize("activation", ["relu", "elu", "tanh"])
 @pytest.mark.parametrize("n_outputs", [1, 6, 40])
 @pytest.mark.parametrize("seeds", [[3], [3, 4]])
-def test_a_perceptron_in_one_step_is_torchs_layers(activation, n_outputs, seeds):
+def test_a_perceptron_is_torchs_layers_side_by_side(activation, n_outputs, seeds):
     network = StackedMLP(make_generators(seeds, "layers"), (5, 48, 7, n_outputs), activation=activation).double()
     rows = 3 * torch.randn(len(seeds), 9, 5, dtype=torch.float64)
     expected = rows
@@ -118,24 +119,34 @@ def quadratic(value: torch.nn.Parameter):
     return loss
 
 
+class Taken:
+    """Records a value instead of a policy."""
+
+    def __init__(self, value: torch.nn.Parameter, steps: tuple[int, ...]) -> None:
+        self.value, self.steps = value, steps
+        self.taken = []
+
+    def __call__(self, step: int) -> None:
+        self.taken.append((step, self.value.detach().clone()))
+
+
 def run_quadratic(steps: int, **options):
     value = torch.nn.Parameter(torch.zeros(2, 1))
     reports = []
     objective = Objective("toy", [value], quadratic(value), 0.05, **options)
     targets = torch.tensor([[1.0], [-2.0]])
-    taken = []
+    recorder = Taken(value, (steps // 2, steps))
     train(
         "toy",
         [objective],
         lambda n: {"target": targets.expand(n, 2, 1)},
         lambda batch: batch,
+        FitContext(log=lambda stage, step, metrics: reports.append((stage, step, metrics))),
         steps=steps,
-        log=lambda stage, step, metrics: reports.append((stage, step, metrics)),
         reports=4,
-        snapshot_steps=(steps // 2, steps),
-        on_snapshot=lambda step: taken.append((step, value.detach().clone())),
+        recorder=recorder,
     )
-    return value.detach(), reports, taken
+    return value.detach(), reports, recorder.taken
 
 
 def test_loop_reports_snapshots_and_converges():
@@ -197,7 +208,7 @@ def test_what_a_training_held_is_freed_when_it_ends():
     def run() -> weakref.ref:
         weight = torch.nn.Parameter(torch.ones(1, 3))
         objective = Objective("policy", [weight], lambda batch: ((weight * batch["x"]).square().sum(1), {}), 0.1)
-        train("policy", [objective], lambda n: {"x": torch.ones(n, 1, 3)}, lambda drawn: drawn, steps=10)
+        train("policy", [objective], lambda n: {"x": torch.ones(n, 1, 3)}, lambda drawn: drawn, FitContext(), steps=10)
         return weakref.ref(objective)
 
     gc.collect()

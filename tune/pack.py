@@ -76,7 +76,6 @@ def prepare_process(job: Job) -> None:
             f"{job.run_folder} is not on {socket.gethostname()}: --storage must be a folder all nodes share, or a URI"
         )
     torch.set_num_threads(job.threads)
-    torch.set_float32_matmul_precision(job.precision)
     if job.device == "cuda" and 0 < job.gpus < 1:
         torch.cuda.set_per_process_memory_fraction(job.gpus)
 
@@ -106,7 +105,8 @@ def train_pack(pack: Sequence[Trial], job: Job, progress: Progress) -> None:
     from safemil.data.splits import make_split
     from safemil.evaluation import calibration, diagnostics
     from safemil.nn import checkpoints
-    from safemil.training.resuming import Keeper, resuming
+    from safemil.training.checkpoint import TrainingCheckpoint
+    from safemil.training.context import FitContext
 
     first = pack[0]
     dataset = dataset_on_this_node(job, first.task)
@@ -118,18 +118,17 @@ def train_pack(pack: Sequence[Trial], job: Job, progress: Progress) -> None:
     digest = sha256(dataset)
     identity = fingerprint([[trial.id for trial in pack], digest, job.precision, git_commit(), package_versions()])
     state = job.run_folder / "unfinished" / f"{first.pack_id}-{identity}.pt"
-    keeper = Keeper(state, identity, curves.rows, job.keep_every)
-    with resuming(keeper):
-        learned = method.load()(
-            splits,
-            first.config,
-            seeds=[trial.seed for trial in pack],
-            device=job.device,
-            log=curves,
-            snapshots=first.evaluation.checkpoints,
-            **({"labels": labels} if method.oracle else {}),
-        )
-    train_seconds = keeper.seconds / len(pack)
+    checkpoint = TrainingCheckpoint(state, identity, curves.rows, job.keep_every)
+    context = FitContext(
+        seeds=tuple(trial.seed for trial in pack),
+        device=job.device,
+        log=curves,
+        snapshots=first.evaluation.checkpoints,
+        precision=job.precision,
+        checkpoint=checkpoint,
+    )
+    learned = method.load()(splits, first.config, context, *([labels] if method.oracle else []))
+    train_seconds = checkpoint.seconds / len(pack)
     for index, (trial, result) in enumerate(zip(pack, learned, strict=True)):
         folder = job.folder(trial)
         metadata = {"task": trial.task, "method": trial.method, "seed": trial.seed, "trial_id": trial.id}
@@ -165,7 +164,7 @@ def train_pack(pack: Sequence[Trial], job: Job, progress: Progress) -> None:
             folder / "config.json", {**trial.to_dict(), **record, **origin, "package_versions": package_versions()}
         )
         (folder / "trained").touch()
-    keeper.forget()
+    checkpoint.delete()
 
 
 class Curves:

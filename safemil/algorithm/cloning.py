@@ -8,6 +8,7 @@ rows drawn by weight: the data order then is the same for every method.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,17 +19,18 @@ from safemil.config.settings import PolicyConfig
 from safemil.data.splits import Split
 from safemil.nn.policies import Policy
 from safemil.nn.streams import IndexTable, Streams, make_generators
-from safemil.training.fit_result import FitResult, SnapshotRecorder, snapshot_steps
-from safemil.training.loop import Log, train
+from safemil.training.context import FitContext
+from safemil.training.fit_result import FitResult, SnapshotRecorder
+from safemil.training.loop import train
 from safemil.training.objectives import Batch, Info, Objective
 from safemil.training.transitions import Transitions, set_normalizers
 
 
-def make_policy(splits: Sequence[Split], config: PolicyConfig, seeds: Sequence[int], device: str) -> Policy:
+def make_policy(splits: Sequence[Split], config: PolicyConfig, context: FitContext) -> Policy:
     """R freshly initialized policies that carry their split's observation statistics."""
     data = splits[0].trajectories
-    generators = make_generators(seeds, "policy network")
-    policy = Policy(generators, data.observation_dim, data.action_dim, config.hidden, config.head).to(device)
+    generators = make_generators(context.seeds, "policy network")
+    policy = Policy(generators, data.observation_dim, data.action_dim, config.hidden, config.head).to(context.device)
     if config.normalize_observations:
         set_normalizers([policy.normalizer], splits)
     return policy
@@ -78,14 +80,11 @@ def clone(
     weights: Sequence[np.ndarray] | None,
     config: PolicyConfig,
     steps: Transitions,
+    context: FitContext,
     *,
-    seeds: Sequence[int],
-    log: Log,
-    held_out: Sequence[np.ndarray] | None = None,
-    snapshot_steps: Sequence[int] = (),
-    on_snapshot=None,
-) -> None:
-    """Train ``policy`` in place.
+    held_out: Sequence[np.ndarray],
+) -> SnapshotRecorder:
+    """Train ``policy`` in place; returns the snapshots taken on the way.
 
     Args:
         rows: for each replica, the rows of the shared data to clone.
@@ -100,22 +99,17 @@ def clone(
             per_pair = per_pair * table.gather(1, batch["rows"])
         return per_pair.mean(1), {}
 
-    sampler = TransitionSampler(rows, steps, seeds, config.batch_size)
-    validation = None if held_out is None else ValidationLoss(policy, held_out, steps)
+    sampler = TransitionSampler(rows, steps, context.seeds, config.batch_size)
+    validation = ValidationLoss(policy, held_out, steps)
 
-    def report(stage: str, step: int, metrics: dict[str, np.ndarray]) -> None:
-        log(stage, step, metrics if validation is None else {**metrics, "held_out_loss": validation()})
+    def log(stage: str, step: int, metrics: dict[str, np.ndarray]) -> None:
+        context.log(stage, step, {**metrics, "held_out_loss": validation()})
 
-    train(
-        "policy",
-        [cloning_objective(policy, config, loss)],
-        sampler.draw,
-        sampler.prepare,
-        steps=config.steps,
-        log=report,
-        snapshot_steps=snapshot_steps,
-        on_snapshot=on_snapshot,
-    )
+    recorder = SnapshotRecorder(policy, config.steps, context.snapshots)
+    objective = cloning_objective(policy, config, loss)
+    logged = dataclasses.replace(context, log=log)
+    train("policy", [objective], sampler.draw, sampler.prepare, logged, steps=config.steps, recorder=recorder)
+    return recorder
 
 
 def clone_trajectories(
@@ -123,10 +117,8 @@ def clone_trajectories(
     chosen: Sequence[np.ndarray],
     config: PolicyConfig,
     steps: Transitions,
+    context: FitContext,
     *,
-    seeds: Sequence[int],
-    log: Log,
-    snapshots: int,
     weights: Sequence[np.ndarray] | None = None,
     scorers: Sequence[nn.Module | None] | None = None,
 ) -> list[FitResult]:
@@ -136,22 +128,16 @@ def clone_trajectories(
         chosen: for each replica the trajectories to clone.
         weights: for each replica the weight of each of their steps, or None.
         scorers: for each replica the network that ranked the steps, handed on with the policy.
-        snapshots: how many evenly spaced copies of each policy to keep; the last is the result.
     """
     data = splits[0].trajectories
-    policy = make_policy(splits, config, seeds, str(steps.observations.device))
-    recorder = SnapshotRecorder(policy)
-    clone(
-        policy,
+    recorder = clone(
+        make_policy(splits, config, context),
         [data.rows(indices) for indices in chosen],
         weights,
         config,
         steps,
-        seeds=seeds,
-        log=log,
+        context,
         held_out=[data.rows(split.unlabeled_held_out) for split in splits],
-        snapshot_steps=snapshot_steps(config.steps, snapshots),
-        on_snapshot=recorder,
     )
     return recorder.results(scorers, weights)
 

@@ -60,10 +60,10 @@ class CostModel:
         config: CostModelConfig,
         steps: Transitions,
         seeds: Sequence[int],
-        device: str,
         network: StepScorer | None = None,
     ) -> None:
         self.config, self.steps = config, steps
+        device = steps.observations.device
         data = splits[0].trajectories
         self.streams = Streams(seeds, "bags", device)
         self.network = (network or make_cost_network(data, config, seeds)).to(device)

@@ -28,48 +28,37 @@ from safemil.config.overrides import ConfigError
 from safemil.config.settings import CostModelConfig, SafeMILConfig
 from safemil.data.splits import Split
 from safemil.nn.networks import extract_replica
-from safemil.training.fit_result import FitResult, SnapshotRecorder, score_rows, snapshot_steps
-from safemil.training.loop import Log, no_log, train
+from safemil.training.context import FitContext
+from safemil.training.fit_result import FitResult, SnapshotRecorder, score_rows
+from safemil.training.loop import train
 from safemil.training.objectives import Batch, Info
 from safemil.training.transitions import Transitions, set_normalizers
 
 LONGEST_WEIGHT_SCALE = 10  # H of G_H in the exponential weights; a longer one leaves a single trajectory with weight
 
 
-def fit(
-    splits: Sequence[Split],
-    config: SafeMILConfig,
-    *,
-    seeds: Sequence[int],
-    device: str = "cpu",
-    log: Log = no_log,
-    snapshots: int = 1,
-) -> list[FitResult]:
+def fit(splits: Sequence[Split], config: SafeMILConfig, context: FitContext) -> list[FitResult]:
     """Train one policy per seed, all packed.
 
     Args:
         splits: one per seed, over the same trajectories.
-        seeds: of the learner's own draws (initialization, bags, batches).
-        snapshots: how many evenly spaced copies of each policy to keep; the last is the result.
     """
-    steps = Transitions.from_splits(splits, device)
-    cost_model = CostModel(splits, config.cost_model, steps, seeds, device)
+    steps = Transitions.from_splits(splits, context.device)
+    cost_model = CostModel(splits, config.cost_model, steps, context.seeds)
     if config.policy.normalize_observations:
         set_normalizers([cost_model.network.normalizer], splits)
     if config.mode == "joint":
-        return fit_jointly(splits, cost_model, config, steps, seeds=seeds, log=log, snapshots=snapshots)
+        return fit_jointly(splits, cost_model, config, steps, context)
     objective = cost_model.objective()
-    train("cost_model", [objective], cost_model.draw, cost_model.prepare, steps=config.cost_model.steps, log=log)
+    train("cost_model", [objective], cost_model.draw, cost_model.prepare, context, steps=config.cost_model.steps)
     return clone_trajectories(
         splits,
         [split.unlabeled for split in splits],
         config.policy,
         steps,
-        seeds=seeds,
-        log=log,
-        snapshots=snapshots,
+        context,
         weights=unlabeled_weights(splits, cost_model, config, steps),
-        scorers=[extract_replica(cost_model.network, index) for index in range(len(seeds))],
+        scorers=[extract_replica(cost_model.network, index) for index in range(len(splits))],
     )
 
 
@@ -88,16 +77,19 @@ def unlabeled_weights(
             for values, indices in zip(held_out_costs, held_out, strict=True)
         ]
     return [
-        step_weights(
-            values,
-            data.lengths[split.unlabeled],
-            config.weights,
-            segment_length=weight_scale_steps(config.cost_model),
-            discount=config.cost_model.discount,
-            reference=reference,
-        )
+        weights_from_costs(values, data.lengths[split.unlabeled], config, reference)
         for values, split, reference in zip(costs, splits, references, strict=True)
     ]
+
+
+def weights_from_costs(
+    step_costs: np.ndarray, lengths: np.ndarray, config: SafeMILConfig, reference: np.ndarray | None = None
+) -> np.ndarray:
+    """Weight of each step ``(n_steps,)`` of trajectories of those lengths, mean 1; ``reference`` is for ``hard``."""
+    scale, discount = weight_scale_steps(config.cost_model), config.cost_model.discount
+    return step_weights(
+        step_costs, lengths, config.weights, segment_length=scale, discount=discount, reference=reference
+    )
 
 
 def weight_scale_steps(config: CostModelConfig) -> int:
@@ -108,21 +100,14 @@ def weight_scale_steps(config: CostModelConfig) -> int:
 
 
 def fit_jointly(
-    splits: Sequence[Split],
-    cost_model: CostModel,
-    config: SafeMILConfig,
-    steps: Transitions,
-    *,
-    seeds: Sequence[int],
-    log: Log,
-    snapshots: int,
+    splits: Sequence[Split], cost_model: CostModel, config: SafeMILConfig, steps: Transitions, context: FitContext
 ) -> list[FitResult]:
     """One cost update, then one policy update on the same unlabeled segments, ``policy.steps`` times."""
     kind = config.weights.kind
     if kind not in ("exponential", "exponential-segment", "exponential-step", "linear-step"):
         raise ConfigError(f"weights.kind={kind}: mode=joint weighs segments or steps; use exponential-segment")
-    policy = make_policy(splits, config.policy, seeds, str(steps.observations.device))
-    recorder = SnapshotRecorder(policy)
+    policy = make_policy(splits, config.policy, context)
+    recorder = SnapshotRecorder(policy, config.policy.steps, context.snapshots)
     horizon = float(cost_model.samplers[1].powers[: weight_scale_steps(config.cost_model)].sum())
 
     @torch.no_grad()
@@ -151,10 +136,9 @@ def fit_jointly(
         objectives,
         cost_model.draw,
         cost_model.prepare,
+        context,
         steps=config.policy.steps,
-        log=log,
-        snapshot_steps=snapshot_steps(config.policy.steps, snapshots),
-        on_snapshot=recorder,
+        recorder=recorder,
     )
-    scorers = [extract_replica(cost_model.network, index) for index in range(len(seeds))]
+    scorers = [extract_replica(cost_model.network, index) for index in range(len(splits))]
     return recorder.results(scorers, unlabeled_weights(splits, cost_model, config, steps))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from safemil.nn.layers import Relu, StackedMLP
+from safemil.nn.layers import StackedMLP
 
 
 class Normalizer(nn.Module):
@@ -108,17 +108,18 @@ def slopes(network: StackedMLP, x: Tensor) -> Tensor:
     So this is a product of weight matrices, through which gradients with respect to the weights flow as ever, and a
     penalty on it takes none of the time of differentiating twice.
     """
-    if network.activation is not Relu:
+    if network.activation != "relu":
         raise ValueError("slopes are those of ReLU networks; differentiate others twice")
-    switches = []
-    with torch.no_grad():
-        for layer in network.layers[:-1]:
-            x = torch.relu(layer(x))
-            switches.append(x.sign())
-    gradient = network.layers[-1].weight.sum(2).unsqueeze(1)
-    for layer, on in zip(reversed(network.layers[:-1]), reversed(switches), strict=True):
-        gradient = torch.bmm(gradient * on, layer.weight.transpose(1, 2))
-    return gradient
+    with torch.autocast(x.device.type, enabled=False):
+        switches = []
+        with torch.no_grad():
+            for layer in network.layers[:-1]:
+                x = torch.relu(layer(x))
+                switches.append(x.sign())
+        gradient = network.layers[-1].weight.sum(2).unsqueeze(1)
+        for layer, on in zip(reversed(network.layers[:-1]), reversed(switches), strict=True):
+            gradient = torch.bmm(gradient * on, layer.weight.transpose(1, 2))
+        return gradient
 
 
 def extract_replica(module: nn.Module, index: int) -> nn.Module:

@@ -1,14 +1,13 @@
-"""Whether products within networks are rounded while they train: what ``torch.set_float32_matmul_precision`` asks for.
+"""Whether products within networks are rounded while they train, in the words of torch's float32 matmul precision.
 
-| level             | products with the weights of hidden layers                          | other products           |
+| level             | products with the weights of wide layers                            | other products           |
 |-------------------|---------------------------------------------------------------------|--------------------------|
 | highest (default) | float32                                                             | float32                  |
 | high              | float32; on CUDA TensorFloat32, torch's own                         | likewise                 |
-| medium            | bfloat16, sums in float32, where the device has it; else as `high`  | as torch has it          |
+| medium            | bfloat16 by autocast, where the device has it; else as `high`       | as `high`                |
 
-Parameters, activations, losses, gradients and optimizers stay float32 at every level. Outside training nothing is
-rounded but by torch itself, at the levels where it may; acting is float32. First and last layers are narrow: rounding
-them would gain nothing. Networks that are differentiated with respect to their inputs are not rounded.
+Parameters, losses, optimizers and what networks put out stay float32 at every level. Outside training nothing is
+rounded: acting is float32.
 """
 
 from __future__ import annotations
@@ -18,16 +17,10 @@ import contextlib
 import functools
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
 LEVELS = ("highest", "high", "medium")
-WIDE = 128  # rows and columns: with fewer, converting takes longer than bfloat16 saves
-_rounding = False  # one for all threads: on CUDA, layers computed again backwards run in a thread of its own
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +29,8 @@ def add_option(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=LEVELS,
         default=LEVELS[0],
-        help="of training's matrix products, as torch.set_float32_matmul_precision: high allows TensorFloat32 on CUDA,"
-        " medium bfloat16 where the device has it (default: highest, float32)",
+        help="of training's matrix products: high allows TensorFloat32 on CUDA, medium bfloat16 where the device has it"
+        " (default: highest, float32)",
     )
 
 
@@ -65,21 +58,16 @@ def _say_not_rounded(device_type: str) -> None:
 
 
 @contextlib.contextmanager
-def in_training(device_type: str) -> Iterator[None]:
-    """Inside it products are rounded, if level ``medium`` is set and the device can."""
+def training_at(level: str, device_type: str) -> Iterator[None]:
+    """Products are rounded in here as ``level`` says; torch's own setting is put back afterwards."""
     import torch
 
-    global _rounding
-    before = _rounding
-    _rounding = in_effect(torch.get_float32_matmul_precision(), device_type) == "medium"
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest" if level == "highest" else "high")
+    rounded = in_effect(level, device_type) == "medium"
     try:
-        yield
+        # Without a cache: it would keep the weights of the first update for all others.
+        with torch.autocast(device_type, torch.bfloat16, enabled=rounded, cache_enabled=False):
+            yield
     finally:
-        _rounding = before
-
-
-def rounded(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The factors of a layer's products, ``(R, n, n_in)`` and ``(R, n_in, n_out)``: as they are, or in bfloat16."""
-    if _rounding and min(*x.shape[1:], weight.shape[2]) >= WIDE:
-        return x.bfloat16(), weight.bfloat16()
-    return x, weight
+        torch.set_float32_matmul_precision(before)

@@ -1,9 +1,9 @@
-"""The updates of the training loop, run whole: each is taken down once, and repeated as often as it is wanted.
+"""The updates of the training loop on a GPU, run whole: each recorded once as a CUDA graph, then replayed.
 
-On CUDA as a CUDA graph, so that no time passes between kernels; elsewhere from a tape (safemil/training/tape.py). Both
-read and write the same memory each time. So a block of random numbers is copied into tensors that stay, a counter on
-the device says which update of the block is next, and parameters, gradients, learning rates and metrics are tensors
-that stay anyway (safemil/training/loop.py). No update may have shapes that depend on data, nor read anything back.
+A replay spends no time between kernels, and reads and writes the same memory each time. So a block of random numbers
+is copied into tensors that stay, a counter on the device says which update of the block is next, and parameters,
+gradients, learning rates and metrics are tensors that stay anyway (safemil/training/loop.py). No update may have shapes
+that depend on data, nor read anything back. On a CPU updates are run as they are.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from collections.abc import Callable, Sequence
 import torch
 
 from safemil.training.objectives import Batch
-from safemil.training.tape import TapedUpdate
 
 WARM_UP = 3  # updates run kernel by kernel on a stream of their own before one is captured, as CUDA graphs require
 
 
-class CapturedUpdates:
+class Updates:
     """Runs ``update(inputs, active)`` again and again: one capture for each set of objectives that take part in it."""
 
-    def __init__(self, update: Callable[[Batch, Sequence[int]], None], device: torch.device) -> None:
-        self.update, self.device = update, device
+    def __init__(self, update: Callable[[Batch, Sequence[int]], None], device: torch.device, *, captured: bool) -> None:
+        self.update, self.capture = update, CudaUpdate if captured else lambda once: once
         self.block: Batch = {}
         self.next = torch.zeros(1, dtype=torch.int64, device=device)
         self.captured: dict[tuple[int, ...], Callable[[], None]] = {}
@@ -39,8 +38,7 @@ class CapturedUpdates:
     def run(self, active: tuple[int, ...]) -> None:
         """The next update, with those objectives that take part in it."""
         if active not in self.captured:
-            capture = CudaUpdate if self.device.type == "cuda" else TapedUpdate
-            self.captured[active] = capture(functools.partial(self._update, active))
+            self.captured[active] = self.capture(functools.partial(self._update, active))
         self.captured[active]()
 
     def _update(self, active: tuple[int, ...]) -> None:

@@ -36,10 +36,10 @@ class FitResult:
 
 
 class SnapshotRecorder:
-    """Keeps one-replica copies of a stacked policy as it trains."""
+    """Keeps one-replica copies of a stacked policy as it trains: ``count`` evenly spaced ones, the last at the end."""
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+    def __init__(self, policy: Policy, steps: int, count: int) -> None:
+        self.policy, self.steps = policy, snapshot_steps(steps, count)
         self.taken: list[list[tuple[int, Policy]]] = [[] for _ in range(n_replicas(policy))]
 
     def __call__(self, step: int) -> None:

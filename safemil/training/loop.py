@@ -7,7 +7,6 @@ joint mode cost, then policy; DWBC discriminator, then policy.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,16 +14,12 @@ from torch import Tensor
 
 from safemil.nn import precision
 from safemil.nn.streams import BLOCK, sent
-from safemil.training.capture import CapturedUpdates
+from safemil.training.capture import Updates
+from safemil.training.checkpoint import StageState
+from safemil.training.context import FitContext
+from safemil.training.fit_result import SnapshotRecorder
 from safemil.training.memory import keep_freed_memory
 from safemil.training.objectives import Batch, Objective, schedule_factor
-from safemil.training.resuming import Stage
-
-COMPILED_FROM = (
-    10_000  # steps: on CUDA a loop so long is compiled, which takes some 10 s and makes it 1.4 times as fast
-)
-
-Log = Callable[[str, int, dict[str, np.ndarray]], None]  # stage, step, metric -> (R,)
 
 
 class TrainingError(RuntimeError):
@@ -43,25 +38,20 @@ class TrainingError(RuntimeError):
         return sorted({replica * n_seeds // self.n_replicas for replica in self.replicas})
 
 
-def no_log(stage: str, step: int, metrics: dict[str, np.ndarray]) -> None:
-    """Discards what it is told."""
-
-
 def train(
     stage: str,
     objectives: Sequence[Objective],
     draw: Callable[[int], Batch],
     prepare: Callable[[Batch], Batch],
+    context: FitContext,
     *,
     steps: int,
-    log: Log = no_log,
+    recorder: SnapshotRecorder | None = None,
     reports: int = 100,
-    snapshot_steps: Sequence[int] = (),
-    on_snapshot: Callable[[int], Any] | None = None,
 ) -> None:
-    """Run ``steps`` steps; inside ``resuming`` go on from where an interrupted training stood.
+    """Run ``steps`` steps, or go on to them from where the context's checkpoint says an interrupted training stood.
 
-    Updates are captured and repeated (safemil/training/capture.py). So ``prepare`` and the losses must come to the same
+    On a GPU updates are replayed (safemil/training/capture.py). So ``prepare`` and the losses must come to the same
     operations each time, and what changes between updates must be in the batch or in tensors that are written in place:
     a number that Python counts would stay what it was.
 
@@ -70,15 +60,16 @@ def train(
         objectives: take their steps in this order on each batch.
         draw: block length -> random numbers or indices with a leading axis of that length.
         prepare: one step's slice of a block -> batch (the gathers, on the device).
-        reports: how often metrics (means since the last report) are read back and passed to ``log``.
-        snapshot_steps: after these many steps ``on_snapshot`` is called.
+        context: device, precision, log and checkpoint; its seeds are those of ``draw``.
+        recorder: takes snapshots after the steps that it names.
+        reports: how often metrics (means since the last report) are read back and passed to the log.
 
     Raises:
         TrainingError: a loss stopped being finite.
     """
     keep_freed_memory()
     every = max(1, steps // reports)
-    state = Stage(objectives, on_snapshot)
+    state = StageState(context.checkpoint, objectives, recorder)
     first = state.restore()
 
     def update(inputs: Batch, active: Sequence[int]) -> None:
@@ -88,12 +79,13 @@ def train(
             objectives[number].step(batch)
 
     device = objectives[0].values.device
-    if device.type == "cuda" and steps >= COMPILED_FROM:
+    on_gpu = device.type == "cuda"
+    if on_gpu and steps >= context.compiled_from:
         torch.compiler.reset()  # an earlier stage may have compiled the same loss for parameters that lay elsewhere
         for objective in objectives:
             objective.compile()
-    updates = CapturedUpdates(update, device)
-    with precision.in_training(device.type):
+    updates = Updates(update, device, captured=on_gpu and context.captured)
+    with precision.training_at(context.precision, device.type):
         for _ in range(0, first, BLOCK):
             block = draw(BLOCK)
         for step in range(first, steps):
@@ -109,9 +101,9 @@ def train(
             reported = done % every == 0 or done == steps
             if reported:
                 metrics = {name: values for objective in objectives for name, values in objective.meter.read().items()}
-                log(stage, done, check_finite(stage, done, metrics))
-            if done in snapshot_steps and on_snapshot is not None:
-                on_snapshot(done)
+                context.log(stage, done, check_finite(stage, done, metrics))
+            if recorder is not None and done in recorder.steps:
+                recorder(done)
                 state.snapshot(done)
             if reported:
                 state.keep(done, steps)

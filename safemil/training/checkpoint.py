@@ -1,23 +1,20 @@
 """Training that goes on after a crash: the state of a method's training loops in one file, written now and then.
 
-    with resuming(keeper):          around a method's fit; the training loop finds the keeper by itself
-        learned = fit(...)
-    keeper.forget()                 once the result is on disk
+    checkpoint = TrainingCheckpoint(path, identity, records)
+    fit(splits, config, FitContext(..., checkpoint=checkpoint))     the training loop keeps its state there
+    checkpoint.delete()                                             once the result is on disk
 
 A method may train in several stages; they are told apart by their order. A stage that had ended is not run again: its
 networks are given their last values. Random numbers are not stored: the loop draws those of the steps it skips again,
-so that the streams stand where they stood. On a CPU the result equals that of an undisturbed training bit for bit.
-What a stage changes besides its objectives' parameters would be lost; OSRL's methods have loops of their own and start
-from zero.
+so that the streams stand where they stood. The result equals that of an undisturbed training bit for bit. What a stage
+changes besides its objectives' parameters would be lost; OSRL's methods have loops of their own and start from zero.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +26,7 @@ from safemil.config.atomic import atomic_write, discard
 logger = logging.getLogger(__name__)
 
 
-class Keeper:
+class TrainingCheckpoint:
     """The state of a training in one file.
 
     Args:
@@ -43,7 +40,7 @@ class Keeper:
         self.path, self.identity, self.records, self.interval = path, identity, records, interval
         self.began = self.wrote = time.monotonic()
         self.earlier_seconds = 0.0
-        self.found: list[dict[str, Any]] = []  # stages of the interrupted training, taken as they are asked for
+        self.found: list[dict[str, Any]] = []  # stages of the interrupted training, taken in turn
         self.stages: list[dict[str, Any]] = []  # stages of this one
         self._read()
 
@@ -75,43 +72,35 @@ class Keeper:
         """Whether it is time to write."""
         return time.monotonic() - self.wrote >= self.interval
 
-    def forget(self) -> None:
+    def delete(self) -> None:
         """Delete the file, and what a killed process left half-written of it."""
         discard(self.path)
 
 
-_current: ContextVar[Keeper | None] = ContextVar("keeper", default=None)
+class StageState:
+    """One training loop as the checkpoint sees it; without a checkpoint, all of this does nothing."""
 
-
-@contextlib.contextmanager
-def resuming(keeper: Keeper) -> Iterator[None]:
-    """Training loops in here keep their state with ``keeper``, and go on from what it has read."""
-    token = _current.set(keeper)
-    try:
-        yield
-    finally:
-        _current.reset(token)
-
-
-class Stage:
-    """One training loop as the current keeper sees it; without a keeper, all of this does nothing."""
-
-    def __init__(self, objectives: Sequence[Any], on_snapshot: Callable[[int], Any] | None) -> None:
+    def __init__(
+        self,
+        checkpoint: TrainingCheckpoint | None,
+        objectives: Sequence[Any],
+        on_snapshot: Callable[[int], Any] | None,
+    ) -> None:
         self.on_snapshot = on_snapshot
         self.values = [objective.values for objective in objectives]
         self.tensors = [
             tensor for objective in objectives for tensor in (objective.values, *objective.optimizer.state())
         ]
-        self.keeper = _current.get()
-        if self.keeper is not None:
+        self.checkpoint = checkpoint
+        if checkpoint is not None:
             self.state: dict[str, Any] = {"step": 0, "snapshots": []}
-            self.keeper.stages.append(self.state)
+            checkpoint.stages.append(self.state)
 
     def restore(self) -> int:
         """Put networks and optimizers where the interrupted training left them; returns the step to go on from."""
-        if self.keeper is None or not self.keeper.found:
+        if self.checkpoint is None or not self.checkpoint.found:
             return 0
-        self.state.update(self.keeper.found.pop(0))
+        self.state.update(self.checkpoint.found.pop(0))
         for step, values in self.state["snapshots"]:
             put(self.values, values)
             self.on_snapshot(step)
@@ -120,16 +109,16 @@ class Stage:
 
     def snapshot(self, step: int) -> None:
         """To be called after ``on_snapshot(step)``."""
-        if self.keeper is not None:
+        if self.checkpoint is not None:
             self.state["snapshots"].append((step, copies(self.values)))
 
     def keep(self, step: int, steps: int) -> None:
         """To be called after ``log``: writes if it is time; a finished stage is remembered for later writes."""
-        if self.keeper is None or not (step == steps or self.keeper.due()):
+        if self.checkpoint is None or not (step == steps or self.checkpoint.due()):
             return
         self.state.update(step=step, tensors=copies(self.tensors))
-        if self.keeper.due():
-            self.keeper.write()
+        if self.checkpoint.due():
+            self.checkpoint.write()
 
 
 def copies(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -1,0 +1,293 @@
+"""What a researcher imports: trajectories in, a policy, a step cost and a ranking out.
+
+    from safemil import SafeMIL, Trajectories
+
+    model = SafeMIL(bag_size=64, segment_length=10, seed=0).fit(non_preferred, unlabeled)
+    model.predict(observations)          # actions
+    model.cost(observations, actions)    # per-step cost
+    model.rank(unlabeled)                # trajectory indices, safest first, with cost and weight
+    model.save("policy"); SafeMIL.load("policy")
+
+``non_preferred`` and ``unlabeled`` are ``Trajectories``, lists of (observations, actions), or paths of dataset files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+
+from safemil.algorithm.safemil import fit, weights_from_costs
+from safemil.algorithm.weights import trajectory_means
+from safemil.config.errors import UserError
+from safemil.config.overrides import ConfigError, dotted_fields, flatten, override, to_dict, unknown_setting
+from safemil.config.settings import SafeMILConfig
+from safemil.data import trajectories
+from safemil.data.hdf5 import load
+from safemil.data.splits import Split, hold_out
+from safemil.evaluation import diagnostics
+from safemil.nn import checkpoints, precision
+from safemil.training.context import FitContext, Log, no_log
+from safemil.training.fit_result import FitResult
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+LAPTOP_STEPS = {"cost_model.steps": 20_000, "policy.steps": 20_000, "cost_model.pairs": 1}  # minutes on a laptop
+Episodes = Sequence[tuple[np.ndarray, np.ndarray]]  # (length, observation_dim), (length, action_dim) of each
+
+
+Data = trajectories.Trajectories | Episodes | str | Path
+
+
+class Trajectories(trajectories.Trajectories):
+    """Observations ``(n_steps, observation_dim)`` and actions ``(n_steps, action_dim)`` of trajectories back to back.
+
+    Trajectory i is rows ``offsets[i]:offsets[i + 1]``. Actions lie in [-1, 1].
+    """
+
+    @classmethod
+    def from_episodes(cls, episodes: Episodes) -> Trajectories:
+        """From (observations, actions) of each trajectory.
+
+        Raises:
+            UserError: there are none, or observations and actions of one differ in length.
+        """
+        if not len(episodes):
+            raise UserError("no trajectories were given")
+        for number, (observations, actions) in enumerate(episodes):
+            if len(observations) != len(actions):
+                raise UserError(f"trajectory {number} has {len(observations)} observations and {len(actions)} actions")
+        observations, actions = (
+            np.concatenate([np.asarray(part) for part in parts]) for parts in zip(*episodes, strict=True)
+        )
+        return cls(observations, actions, np.cumsum([0, *(len(part) for _, part in episodes)]))
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Trajectories:
+        """From an HDF5 file with DSRL's keys; rewards and costs in it are not read.
+
+        Raises:
+            UserError: it cannot be read, or where episodes end is not known.
+        """
+        loaded, _ = load(path)
+        return cls(loaded.observations, loaded.actions, loaded.offsets)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ranking:
+    """Trajectories from safest to riskiest."""
+
+    indices: np.ndarray  # (n,) positions among those that were given
+    costs: np.ndarray  # (n,) mean step cost of each, rising
+    weights: np.ndarray  # (n,) weight that cloning would give each, mean 1 over steps; nan where a method has none
+
+
+class Learner:
+    """A label-limited method as an object. Subclasses say which.
+
+    Args:
+        seed: of every random draw, the split into training and held-out trajectories included.
+        device: cpu or cuda; by default cuda where there is one.
+        precision: of training's products, see safemil/nn/precision.py.
+        log: called with stage, step and metrics at every report of training.
+        settings: of the method. A keyword is a setting's dotted name with ``__`` for the dots, or its last part, which
+            then holds for every setting so called: ``steps=500`` for cost model and policy, ``weights__kind="hard"``.
+
+    Raises:
+        ConfigError: a setting that does not exist (names the nearest), or a value out of range.
+    """
+
+    method: ClassVar[str]
+    held_out = 0.2  # share of both sets that training does not see
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        device: str | None = None,
+        precision: str = "highest",
+        log: Log = no_log,
+        **settings: Any,
+    ) -> None:
+        self.config = configure(self.defaults(), settings)
+        self.seed, self.precision, self.log = seed, precision, log
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.result: FitResult | None = None
+        self.split: Split | None = None
+
+    @classmethod
+    def defaults(cls) -> Any:
+        """The method's settings before keywords."""
+        raise NotImplementedError
+
+    @classmethod
+    def fitting(cls) -> Callable[[Sequence[Split], Any, FitContext], list[FitResult]]:
+        """The method's ``fit``."""
+        raise NotImplementedError
+
+    def fit(self, non_preferred: Data, unlabeled: Data) -> Self:
+        """Train on trajectories known to be bad and on unlabeled ones; returns itself.
+
+        Raises:
+            UserError: fewer than two trajectories in a set, or sets of different dimensions.
+            TrainingError: a loss stopped being finite.
+        """
+        fit_packed([self], non_preferred, unlabeled)
+        return self
+
+    def predict(self, observations: np.ndarray) -> np.ndarray:
+        """Actions ``(n, action_dim)`` for observations ``(n, observation_dim)``."""
+        return self._fitted().policy.act(np.asarray(observations))
+
+    def cost(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Score of each step, ``(n,)``: for SafeMIL its cost in (0, 1); higher is riskier.
+
+        Raises:
+            UserError: the method has no score (plain cloning).
+        """
+        result = self._fitted()
+        if result.scorer is None:
+            raise UserError(f"{type(self).__name__} clones without a score of steps")
+        return result.score_steps(np.asarray(observations, np.float32), np.asarray(actions, np.float32))
+
+    def rank(self, unlabeled: Data) -> Ranking:
+        """Trajectories from safest to riskiest, by mean step score."""
+        data = as_trajectories(unlabeled)
+        scores = self.cost(data.observations, data.actions)
+        means = trajectory_means(scores, data.lengths)
+        order = np.argsort(means, kind="stable")
+        weights = self._weights(scores, data.lengths)
+        return Ranking(order, means[order], weights[order])
+
+    def _weights(self, scores: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Weight of each trajectory, from its steps' scores."""
+        return np.full(len(lengths), np.nan)
+
+    def diagnostics(self) -> dict[str, float]:
+        """What can be said without true costs; of the fit on the data it was fitted to."""
+        if self.split is None:
+            raise UserError("diagnostics are of a fit; this model was loaded")
+        return diagnostics.label_free(self._fitted(), self.split)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write policy.safetensors and policy.json, whole or not at all; returns the former's path."""
+        result = self._fitted()
+        described = {"method": self.method, "seed": self.seed, "config": to_dict(self.config), "device": self.device}
+        described["precision"] = precision.in_effect(self.precision, torch.device(self.device).type)
+        if self.split is not None:
+            described["diagnostics"] = json.loads(json.dumps(self.diagnostics(), default=float))
+        return checkpoints.save(folder, result.policy, scorer=result.scorer, **described)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """What ``save`` wrote.
+
+        Raises:
+            UserError: there is nothing, or another method's.
+        """
+        described = checkpoints.load_metadata(folder)
+        if described.get("method") != cls.method:
+            raise UserError(f"{folder} holds a policy of {described.get('method')}, not of {cls.method}")
+        model = cls(seed=described["seed"], device="cpu")
+        model.config = override(model.config, flatten_known(described["config"], model.config))
+        model.result = FitResult(checkpoints.load_policy(folder), checkpoints.load_scorer(folder))
+        return model
+
+    def shared(self) -> tuple[Any, ...]:
+        """What models that train as one must have in common."""
+        return type(self), self.config, self.device, self.precision
+
+    def _fitted(self) -> FitResult:
+        if self.result is None:
+            raise UserError(f"{type(self).__name__} has not been fitted: call fit(non_preferred, unlabeled) first")
+        return self.result
+
+
+class SafeMIL(Learner):
+    """SafeMIL (arXiv 2511.08136): a step cost from bags, weights from the cost, a policy cloned with the weights."""
+
+    method = "safemil"
+
+    @classmethod
+    def defaults(cls) -> SafeMILConfig:
+        return override(SafeMILConfig(), LAPTOP_STEPS)
+
+    @classmethod
+    def fitting(cls) -> Callable[..., list[FitResult]]:
+        return fit
+
+    def _weights(self, scores: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        if self.config.weights.kind == "hard":  # compares with D_N, which is not here
+            return np.full(len(lengths), np.nan)
+        return trajectory_means(weights_from_costs(scores, lengths, self.config), lengths)
+
+
+def fit_packed(models: Sequence[Learner], non_preferred: Data, unlabeled: Data) -> None:
+    """Train models that differ in their seeds alone, all at once: much faster than one after the other."""
+    sets = as_trajectories(non_preferred), as_trajectories(unlabeled)
+    first = models[0]
+    if any(model.shared() != first.shared() for model in models):
+        raise UserError("models of one pack may differ in their seeds alone")
+    splits = [split_of(*sets, seed=model.seed, held_out=first.held_out) for model in models]
+    seeds = tuple(model.seed for model in models)
+    context = FitContext(seeds, first.device, first.log, precision=first.precision)
+    for model, split, result in zip(models, splits, first.fitting()(splits, first.config, context), strict=True):
+        model.split, model.result = split, result
+
+
+def as_trajectories(data: Data) -> trajectories.Trajectories:
+    """Trajectories, a list of (observations, actions), or the path of a dataset file."""
+    if isinstance(data, trajectories.Trajectories):
+        return data
+    return Trajectories.from_file(data) if isinstance(data, str | Path) else Trajectories.from_episodes(data)
+
+
+def split_of(
+    non_preferred: trajectories.Trajectories, unlabeled: trajectories.Trajectories, *, seed: int, held_out: float
+) -> Split:
+    """D_N and D_U as one set of trajectories, D_N first, a share of each held out.
+
+    Raises:
+        UserError: fewer than two trajectories in a set, or sets that cannot be of one task.
+    """
+    for name, part in (("non-preferred", non_preferred), ("unlabeled", unlabeled)):
+        if len(part) < 2:
+            raise UserError(f"there is {len(part)} {name} trajectory; at least 2 are needed")
+    for name in ("observation_dim", "action_dim"):
+        if getattr(non_preferred, name) != getattr(unlabeled, name):
+            raise UserError(
+                f"non-preferred trajectories have {name} {getattr(non_preferred, name)}, unlabeled ones"
+                f" {getattr(unlabeled, name)}; both must come from the same task"
+            )
+    data = trajectories.Trajectories(
+        np.concatenate([non_preferred.observations, unlabeled.observations]),
+        np.concatenate([non_preferred.actions, unlabeled.actions]),
+        np.concatenate([non_preferred.offsets, non_preferred.offsets[-1] + unlabeled.offsets[1:]]),
+    )
+    indices, n_bad = np.arange(len(data)), len(non_preferred)
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 0x5111]))
+    return Split(data, *hold_out(indices[:n_bad], indices[n_bad:], held_out, rng))
+
+
+def configure(config: Any, settings: dict[str, Any]) -> Any:
+    """Settings by keyword, see ``Learner``."""
+    known = dotted_fields(config)
+    for keyword, value in settings.items():
+        name = keyword.replace("__", ".")
+        meant = [name] if name in known else [field for field in known if field.rpartition(".")[2] == keyword]
+        if not meant:
+            raise ConfigError(unknown_setting(name, [*known, *(field.rpartition(".")[2] for field in known)]))
+        config = override(config, dict.fromkeys(meant, value))
+    return config
+
+
+def flatten_known(values: dict[str, Any], config: Any) -> dict[str, Any]:
+    """Stored settings by dotted name, those that this version still has."""
+    known = dotted_fields(config)
+    return {name: value for name, value in flatten(values).items() if name in known}
