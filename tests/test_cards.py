@@ -58,6 +58,14 @@ class TestWarnings:
         (fault,) = card_of(tmp_path, *make(rng, costs, np.resize([300.0, 500.0], N))).warnings
         assert fault == "thin band: 120 preferred, of which the split takes 100"
 
+    @pytest.mark.parametrize(
+        ("n_unsafe", "thin"), [(225, []), (224, ["thin band: 224 nonpreferred, of which the split"])]
+    )
+    def test_a_band_needs_half_as_much_again_as_the_split_takes(self, tmp_path, rng, n_unsafe, thin):
+        costs = np.array([0.0] * 300 + [100.0] * n_unsafe)  # the split takes 50 + 100 of the latter
+        faults = card_of(tmp_path, *make(rng, costs, np.resize([300.0, 500.0], len(costs)))).warnings
+        assert [fault[: len(start)] for fault, start in zip(faults, thin, strict=True)] == thin
+
     def test_fallback_and_no_split_at_all(self, tmp_path, rng):
         costs = np.linspace(10, 70, N)
         faults = card_of(tmp_path, *make(rng, costs, np.resize([300.0, 500.0], N))).warnings
@@ -66,6 +74,10 @@ class TestWarnings:
         card = card_of(tmp_path, *make(rng, np.linspace(0, 100, 20), np.linspace(200, 800, 20)))
         assert card.labels is None and card.warnings[0].startswith("the default split cannot be made: the dataset's")
         assert "Default split" not in markdown(card, None)
+
+    def test_bands_without_a_split_leave_out_both_limits(self, tmp_path, rng):
+        card = card_of(tmp_path, *make(rng, np.array([0, 24, 25, 75, 76.0]), np.linspace(200, 800, 5)))
+        assert [np.flatnonzero(band).tolist() for band in card.bands().values()] == [[0, 1], [2, 3], [4]]
 
     def test_low_returns_on_one_side(self, tmp_path, rng):
         costs = np.tile([0.0, 100.0], N // 2)
@@ -77,17 +89,32 @@ class TestWarnings:
         lengths = np.where(costs > 0, 4, 8)
         (fault,) = card_of(tmp_path, *make(rng, costs, np.linspace(200, 800, N), lengths)).warnings
         assert fault == "length shortcut: length and cost correlate by -1.00"
+        lengths = np.where(costs > 0, 5, 4)  # one step is enough
+        assert data_faults(*make(rng, costs, np.linspace(200, 800, N), lengths), TASK) == [
+            "length shortcut: length and cost correlate by 1.00"
+        ]
+        costs = np.zeros(N)  # all alike: nothing to correlate
+        assert data_faults(*make(rng, costs, costs, lengths), TASK) == ["no trajectory above a cost of 75"]
 
     def test_duplicates_and_constant_trajectories(self, sound):
         trajectories, outcomes = sound
         observations, actions = trajectories.observations.copy(), trajectories.actions.copy()
         observations[LENGTH : 2 * LENGTH], actions[LENGTH : 2 * LENGTH] = observations[:LENGTH], actions[:LENGTH]
-        actions[10 * LENGTH : 11 * LENGTH] = 0.5
+        actions[10 * LENGTH : 11 * LENGTH] = [0.5, -0.2]
+        observations[12 * LENGTH : 13 * LENGTH] = np.arange(8)
         faulty = dataclasses.replace(trajectories, observations=observations, actions=actions)
         assert data_faults(faulty, outcomes, TASK) == [
             "1 duplicate trajectories",
-            "1 trajectories with constant actions or observations",
+            "2 trajectories with constant actions or observations",
         ]
+
+    @pytest.mark.parametrize(("length", "n_constant"), [(1, 0), (2, N)])
+    def test_a_single_step_is_not_constant(self, rng, length, n_constant):
+        costs = np.tile([0.0, 100.0], N // 2)
+        trajectories, outcomes = make(rng, costs, np.linspace(200, 800, N), np.full(N, length))
+        still = dataclasses.replace(trajectories, actions=np.zeros_like(trajectories.actions))
+        faults = [f"{n_constant} trajectories with constant actions or observations"] if n_constant else []
+        assert data_faults(still, outcomes, TASK) == faults
 
 
 class TestPage:

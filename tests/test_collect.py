@@ -230,6 +230,16 @@ class TestReturnCoverage:
             "no high returns below a cost of 25: the better half has 50.0 on average, 400.0 above"
         )
 
+    def test_the_limits_themselves_are_on_neither_side(self):
+        assert return_coverage(self.outcomes([25, 90], [300, 200]), TASK) == "no trajectory below a cost of 25"
+        assert return_coverage(self.outcomes([0, 75], [300, 200]), TASK) == "no trajectory above a cost of 75"
+
+    @pytest.mark.parametrize(("weaker", "enough"), [(40, True), (39, False)])
+    @pytest.mark.parametrize("costs", [[0, 90], [90, 0]])
+    def test_a_third_of_the_other_sides_level_is_enough(self, costs, weaker, enough):
+        task = replace(TASK, return_min=10.0)  # levels 30 (or 29) and 90
+        assert (return_coverage(self.outcomes(costs, [weaker, 100]), task) is None) == enough
+
     def test_collecting_warns(self, walk, caplog):
         run(4)
         assert "SafetyBallCircle-v0-4-4.hdf5: no trajectory above a cost of 75" in caplog.text

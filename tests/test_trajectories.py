@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import subprocess
 import sys
@@ -51,6 +52,15 @@ class TestInMemory:
         assert (trajectories.observation_dim, trajectories.action_dim) == (8, 2)
         assert trajectories.lengths.tolist() == [3, 2, 4]
 
+    def test_one_step_is_a_trajectory_and_fields_cannot_be_set(self):
+        zeros, offsets = np.zeros((3, 1)), [0, 1, 3]
+        trajectories = Trajectories(zeros, zeros, offsets)
+        outcomes = Outcomes(zeros[:, 0], zeros[:, 0], np.zeros(3, bool), offsets)
+        for values, name in ((trajectories, "actions"), (outcomes, "costs")):
+            assert len(values) == 2 and values != dataclasses.replace(values)  # told apart by identity
+            with pytest.raises(dataclasses.FrozenInstanceError):
+                setattr(values, name, zeros)
+
     def test_rows_keep_order_and_repeats(self, trajectories):
         assert trajectories.rows([2, 0]).tolist() == [5, 6, 7, 8, 0, 1, 2]
         assert trajectories.rows([1, 1]).tolist() == [3, 4, 3, 4]
@@ -88,6 +98,7 @@ class TestInMemory:
             (np.zeros((4, 2)), np.zeros((3, 1)), [0, 4], "actions: 3 rows, but the offsets end at 4"),
             (np.zeros((4, 2)), np.zeros((4, 1)), [0, 3], "observations: 4 rows, but the offsets end at 3"),
             (np.zeros((4, 2)), np.zeros((4, 1)), [0, 2, 2, 4], "trajectory 1 has no rows"),
+            (np.zeros((4, 2)), np.zeros((4, 1)), [0, 1, 1, 4], r"trajectory 1 has no rows \(1 to 1\)"),
             (np.zeros((4, 2)), np.zeros((4, 1)), [1, 4], "must begin with 0"),
             (np.zeros(4), np.zeros((4, 1)), [0, 4], r"observations: shape \(4,\) has 1 dimension"),
             (np.array([[0.0], [np.nan]]), np.zeros((2, 1)), [0, 2], "observations: row 1 holds NaN or infinity"),
