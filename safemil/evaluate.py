@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from safemil.nn.checkpoints import load_metadata, load_policy, locate
 from safemil.simulation.rollouts import Episode, RolloutError, evaluate_policies
 from safemil.simulation.simulators import make
 from safemil.simulation.video import check_video_path, record
+from safemil.simulation.worker_pool import usable_cores
 
 
 @entry_point
@@ -90,7 +90,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--video-episodes", type=int, default=1, metavar="N", help="how many of them (default 1)")
     options = parser.parse_args(arguments)
     if options.workers is None:
-        options.workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        options.workers = usable_cores()
     return options
 
 

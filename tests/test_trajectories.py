@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import logging
 import subprocess
 import sys
@@ -253,6 +254,24 @@ class TestFile:
         (tmp_path / "x.hdf5").write_bytes(content)
         with pytest.raises(DatasetError, match=message):
             load(tmp_path / "x.hdf5")
+
+    def test_locked_or_compressed_by_an_unknown_filter_is_not_called_damaged(self, path, trajectories):
+        with path.open("rb") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            with pytest.raises(DatasetError, match="another process is writing this file") as raised:
+                load(path)
+        assert "delete" not in str(raised.value)
+        with h5py.File(path, "r+") as file:
+            del file["observations"]
+            pipeline = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            pipeline.set_chunk((9, 8))
+            pipeline.set_filter(32015, h5py.h5z.FLAG_OPTIONAL)  # zstd, which needs hdf5plugin
+            space = h5py.h5s.create_simple((9, 8))
+            dataset = h5py.h5d.create(file.id, b"observations", h5py.h5t.NATIVE_FLOAT, space, pipeline)
+            dataset.write_direct_chunk((0, 0), b"(compressed)")
+        with pytest.raises(DatasetError, match="a filter that is not installed .*pip install hdf5plugin") as raised:
+            load(path)
+        assert "delete" not in str(raised.value)
 
     def test_missing_truncated_and_damaged(self, tmp_path, path):
         with pytest.raises(DatasetError, match=r"nothing.hdf5: no such file"):

@@ -32,6 +32,7 @@ class CollectionCheckpoint:
         self.folder = folder
 
     def save(self, unit: int, recordings: list[Recording]) -> None:
+        """Keep the recordings of a unit. Raises ``UserError`` when the folder cannot be written."""
         trajectories, outcomes, next_observations = assemble(recordings)
         arrays = {name: getattr(trajectories, name) for name in ("observations", "actions", "offsets")}
         arrays |= {name: getattr(outcomes, name) for name in ("rewards", "costs", "terminals")}
@@ -52,6 +53,7 @@ class CollectionCheckpoint:
             return None
 
     def remove(self) -> None:
+        """Delete the folder: the dataset file is written, and nothing is left to go on with."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, unit: int) -> Path:
@@ -75,6 +77,9 @@ def record_all(
         workers: processes on this machine.
         address: of a Ray cluster that works instead of them.
         progress: show a bar on stderr; by default only on a terminal.
+
+    Raises:
+        UserError: the checkpoint cannot be written, a unit ended its worker twice, or no Ray cluster answers.
     """
     from tqdm import tqdm
 

@@ -1,7 +1,7 @@
-"""A task and its recipes -> a dataset file, provenance in its attributes; what was stopped goes on where it was.
+"""Collecting a dataset. In: a task and its recipes. Out: an HDF5 file that tells in its attributes how it was made.
 
-Trajectory i depends on the seed and i alone, so the arrays do not depend on the number of workers. An existing file is
-left alone.
+Trajectory i depends on the seed and i alone, so the arrays do not depend on the number of workers. A collection that
+was stopped goes on where it was; an existing file is left alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from safemil.data.card import return_coverage
 from safemil.data.hdf5 import read_layout, save
 from safemil.data.locate import dataset_folder, files_of, lock
 from safemil.data.tasks import Task
+from safemil.simulation.worker_pool import usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def collect(
     """
     chosen = [recipe_name(task, name) for name in recipes or (None,)]
     sizes = {name: n_trajectories or find_recipe(task, name).n_trajectories for name in chosen}
-    workers = _cores() if workers is None else workers
+    workers = usable_cores() if workers is None else workers
     for name, value, least in (("trajectories", n_trajectories, 1), ("workers", workers, 1), ("seed", seed, 0)):
         if value is not None and value < least:
             raise UserError(f"--{name} {value}: expected at least {least}")
@@ -119,9 +119,10 @@ def _recorded(
 
 
 def _checkpoint(folder: Path, task: Task, recipe: str, seed: int) -> CollectionCheckpoint:
-    """Named after all that a unit depends on, so that a collection never goes on with what another one left.
+    """Where finished units are kept, under a name that stands for everything a unit depends on.
 
-    That is what the file will record, and the text of the recipes: an agent may have changed and its ranges not.
+    That is the provenance, and the text of the recipes: a controller may change and its ranges not. So a collection
+    never goes on with what another one left.
     """
     provenance = json.dumps(_provenance(task, [recipe]), sort_keys=True).encode()
     sources = [path.read_bytes() for path in sorted(Path(table.__file__).parent.glob("*.py"))]
@@ -129,13 +130,8 @@ def _checkpoint(folder: Path, task: Task, recipe: str, seed: int) -> CollectionC
     return CollectionCheckpoint(folder / f"{task.file_stem}.{recipe}-seed{seed}-{digest}.parts")
 
 
-def _cores() -> int:
-    """The cores this process may use: on a cluster fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _provenance(task: Task, recipes: Sequence[str]) -> dict[str, str]:
-    """No time and no machine, so that equal data make an equal file and an equal SHA-256."""
+    """HDF5 attributes: parameters and versions; no time and no machine, so that equal data make an equal file."""
     parameters = {name: find_recipe(task, name).parameters for name in recipes}
     packages = SIMULATOR_PACKAGES + (LEARNING_PACKAGES if "learned" in recipes else ())
     versions = {package: version for package in packages if (version := _version(package))}

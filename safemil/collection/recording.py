@@ -1,4 +1,4 @@
-"""One episode of a behavior policy, and many of them one after the other. In: a simulator and a policy. Out: arrays."""
+"""Recordings of episodes. In: a simulator and a behavior policy. Out: one ``Recording`` an episode, or flat arrays."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MOST_EPISODES = 50  # played for one recording
 
 
 def any_cost(behavior: Behavior, cost: float) -> bool:
-    """Accepts every episode."""
+    """Accept an episode whatever it costs."""
     return True
 
 
@@ -78,7 +78,13 @@ def _play(simulator: Any, seed: int, behavior: Behavior, rng: np.random.Generato
 def finished(
     observations: list[np.ndarray], steps: list[tuple[np.ndarray, float, float]], terminated: bool
 ) -> Recording:
-    """A recording from its observations, one more than steps, and the (action, reward, cost) of each step."""
+    """The recording of an episode that is over.
+
+    Args:
+        observations: (observation_dim,) each, one more than there are steps.
+        steps: (action, reward, cost) of each step.
+        terminated: the task itself ended the episode, not the time limit.
+    """
     actions, rewards, costs = (np.asarray(column, dtype=np.float32) for column in zip(*steps, strict=True))
     return Recording(np.stack(observations), actions, rewards, costs, terminated)
 
@@ -99,7 +105,7 @@ def assemble(recordings: list[Recording]) -> tuple[Trajectories, Outcomes, np.nd
 
 
 def disassemble(trajectories: Trajectories, outcomes: Outcomes, next_observations: np.ndarray) -> list[Recording]:
-    """What ``assemble`` was given."""
+    """The recordings that ``assemble`` was given; the arguments are what it returned."""
     recordings = []
     for start, end in zip(trajectories.offsets[:-1], trajectories.offsets[1:], strict=True):
         observations = np.concatenate([trajectories.observations[start:end], next_observations[end - 1 : end]])

@@ -148,6 +148,12 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         head = file.read(512)
     if not head:
         return "the file is empty (0 bytes); delete it and fetch or collect it again"
+    if "unable to lock" in str(error):
+        return f"another process is writing this file ({error}); wait for it, or end it"
+    if "filter" in str(error) or "plugin" in str(error):
+        return (
+            f"compressed with a filter that is not installed ({error}); `pip install hdf5plugin`, or store it with gzip"
+        )
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         size = path.stat().st_size
         return f"truncated or damaged HDF5 file ({size} bytes: {error}); delete it and fetch or collect it again"

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Chunk:
-    """Episodes of one checkpoint (or of one recipe) that one worker plays in a row."""
+    """Episodes of one checkpoint, or units of one recipe, that one worker plays in a row."""
 
     subject: Path | str  # a checkpoint to play, or a recipe to record
     indices: tuple[int, ...]
@@ -37,6 +37,11 @@ class Chunk:
 
 class WorkerDied(RuntimeError):
     """An episode ended its worker process twice."""
+
+
+def usable_cores() -> int:
+    """The cores this process may use: on a cluster fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_chunks(work: Callable[..., Result], chunks: Iterable[Chunk], workers: int) -> Iterator[tuple[Chunk, Result]]:

@@ -54,7 +54,7 @@ def train(
     hidden_sizes: tuple[int, ...],
     episodes_per_update: int,
 ) -> list[Recording]:
-    """Train for that many steps of the simulator and give every episode that was finished on the way."""
+    """Train for ``steps`` steps of the simulator; every episode that ended on the way, in order."""
     environment = Logged(task, rng)
     seed = int(rng.integers(2**31))
     with isolated_random_numbers(seed), warnings.catch_warnings():

@@ -47,18 +47,18 @@ class Recipe:
         return cls(functools.partial(_draw_kind, policy, kinds), *rest, **named, parameters=kinds)
 
     def n_units(self, n_trajectories: int) -> int:
-        """How many units give that many trajectories."""
+        """The number of units that give ``n_trajectories``: one each."""
         return n_trajectories
 
     def record(self, task: Task, seed: int, unit: int) -> list[Recording]:
-        """The trajectories of a unit."""
+        """The trajectories of a unit, here one. Raises ``UserError`` when no episode is accepted."""
         from safemil.simulation import simulators
 
         with simulators.make(task) as simulator:
             return [record_one(simulator, self.draw, np.random.default_rng([seed, unit]), self.accept)]
 
     def choose(self, recordings: list[Recording], n_trajectories: int, seed: int) -> list[Recording]:
-        """The ones that become the dataset."""
+        """Those of the recordings that become the dataset: here all of them."""
         return recordings
 
 
@@ -71,5 +71,5 @@ def _draw_kind(policy: Callable[..., Behavior], kinds: dict[str, Ranges], rng: n
 
 
 def noisy(action: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
-    """The action with Gaussian noise of that standard deviation added, within [-1, 1]."""
+    """``action`` (action_dim,) plus Gaussian noise of standard deviation ``noise``, clipped to [-1, 1], as float32."""
     return np.clip(action + noise * rng.standard_normal(len(action)), -1.0, 1.0).astype(np.float32)

@@ -49,7 +49,7 @@ class LinearGait:
 
 
 def draw_gait(task: str, ranges: Ranges, rng: np.random.Generator) -> LinearGait:
-    """The task's gait at some strength, a little varied."""
+    """The task's gait, weaker or stronger, and varied; ``ranges`` of strength, variety, noise in this order."""
     gains, offsets = _gait(task)
     strength, variety, noise = (rng.uniform(*span) for span in ranges.values())
     gains = gains * (1 + variety * rng.standard_normal(gains.shape))
