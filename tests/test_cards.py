@@ -118,6 +118,7 @@ class TestWarnings:
 
 
 class TestPage:
+    @pytest.mark.study
     def test_page_and_picture(self, tmp_path, sound):
         path = tmp_path / "SafetyBallCircle-v0-100-600.hdf5"
         recipes = {"collected_by": "safemil.collect", "recipe": "a+b", "seed": 0, "recipes": '{"a": 200, "b": 400}'}
@@ -131,6 +132,7 @@ class TestPage:
         picture = page.with_suffix(".png").read_bytes()
         assert picture.startswith(b"\x89PNG") and len(picture) < 150_000
 
+    @pytest.mark.study
     def test_command_line(self, tmp_path, sound, capsys):
         path = tmp_path / "mine.hdf5"
         save(path, *sound, {})
