@@ -10,18 +10,28 @@ gives cost 0 and therefore always keeps as safe, is dropped on loading.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from baselines.settings import BCConfig
 from safemil.algorithm.cloning import clone_trajectories
 from safemil.algorithm.weights import hard_weights
 from safemil.config.errors import UserError
+from safemil.config.overrides import Settings
+from safemil.config.settings import PolicyConfig
 from safemil.data.splits import HiddenLabels, Split
 from safemil.training.context import FitContext
 from safemil.training.fit_result import FitResult
 from safemil.training.transitions import Transitions
+
+
+@dataclass(frozen=True)
+class BCConfig(Settings):
+    """Behaviour cloning has a policy's settings and no others."""
+
+    policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
 
 
 def fit(splits: Sequence[Split], config: BCConfig, context: FitContext) -> list[FitResult]:

@@ -16,19 +16,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from baselines.settings import DExpertsConfig
 from safemil.algorithm.cloning import clone, make_policy
-from safemil.config.overrides import ConfigError
+from safemil.config.overrides import ConfigError, Settings, setting
+from safemil.config.settings import PolicyConfig
 from safemil.data.splits import Split
 from safemil.nn.policies import MEAN_CLIP, Policy, gaussian_parameters, tanh_gaussian_log_prob
 from safemil.training.context import FitContext
 from safemil.training.fit_result import FitResult
 from safemil.training.transitions import Transitions
+
+
+@dataclass(frozen=True)
+class DExpertsConfig(Settings):
+    """Two cloned Gaussians and a product of experts."""
+
+    strength: float | Literal["chosen"] = setting("chosen", "a; chosen: on held-out likelihood", low=0.0, high=4.0)
+    policy: PolicyConfig = dataclasses.field(default_factory=lambda: PolicyConfig(head="tanh_gauss"))
+
 
 STRENGTHS = (0.1, 0.25, 0.5, 1.0)
 FLOOR_MARGIN = 0.1

@@ -1,13 +1,13 @@
 """DWBC: cloning weighted by a discriminator that also reads the policy's own log-likelihood.
 
-`dwbc` (DWBC-NU: non-preferred and unlabeled), d positive for D_N, detached in the policy's loss:
+`dwbc` (DWBC-NU: non-preferred and unlabeled), d is the probability of D_N, detached in the policy's loss:
 
     d       E_N[ -log d + log(1 - d) ] + (1 / eta) E_U[ -log(1 - d) ]
     policy  E_U[ (1 - d) * -log pi ]
 
 Its optimum is d = eta d_N / d_U; with eta = 1 - p, (1 - d) d_U = p d_P: exact cloning of the preferred part of D_U.
 
-`dwbc-oracle` (the original, github.com/ryanxhr/DWBC; it needs preferred ids), d positive for the preferred set D_E:
+`dwbc-oracle` (the original, github.com/ryanxhr/DWBC; it needs preferred ids), d is the probability of the preferred set D_E:
 
     policy  alpha E_E[ -log pi ] - E_E[ -log pi (eta / (d (1 - d)) + 1) ] + E_U[ -log pi (1 / (1 - d) - 1) 1[d >= 1/2] ]
 
@@ -18,15 +18,19 @@ of 100 leaves the discriminator nearly untrained); log pi is the tanh-Gaussian's
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from baselines.bc import safe_trajectories
-from baselines.settings import DWBCConfig
+from baselines.discriminator import DiscriminatorConfig
 from safemil.algorithm.cloning import TransitionSampler, cloning_objective, make_policy
+from safemil.config.overrides import Settings, setting
+from safemil.config.settings import PolicyConfig
 from safemil.data.splits import HiddenLabels, Split
 from safemil.nn.layers import StackedMLP
 from safemil.nn.networks import Normalizer, extract_replica
@@ -42,9 +46,22 @@ OUTPUT_RANGE = (0.1, 0.9)
 LOG_PROB_RANGE = (-60.0, 10.0)  # of log pi summed over action dimensions
 
 
-def discriminator_loss(positive: Tensor, unlabeled: Tensor, eta: float) -> Tensor:
+@dataclass(frozen=True)
+class DWBCConfig(Settings):
+    """Discriminator-weighted cloning."""
+
+    eta: float = setting(0.5, "class prior; 1 - p makes the weights exact", low=0.01, high=1.0)
+    period: int = setting(10, "policy steps for one discriminator step", low=1)
+    alpha: float = setting(7.5, "weight of the preferred set's own loss (dwbc-oracle alone)", low=0.0)
+    discriminator: DiscriminatorConfig = dataclasses.field(default_factory=lambda: DiscriminatorConfig(steps=0))
+    policy: PolicyConfig = dataclasses.field(
+        default_factory=lambda: PolicyConfig(head="tanh_gauss", learning_rate=1e-4, weight_decay=0.005)
+    )
+
+
+def discriminator_loss(labeled: Tensor, unlabeled: Tensor, eta: float) -> Tensor:
     """The unbiased positive-unlabeled loss over the last axis; may be negative."""
-    return (-positive.log() + torch.log1p(-positive)).mean(-1) - torch.log1p(-unlabeled).mean(-1) / eta
+    return (-labeled.log() + torch.log1p(-labeled)).mean(-1) - torch.log1p(-unlabeled).mean(-1) / eta
 
 
 class Discriminator(nn.Module):
@@ -104,21 +121,21 @@ def original_policy_loss(eta: float, alpha: float) -> PolicyLoss:
 
     def loss(policy: Policy, discriminator: Discriminator, batch: Batch) -> tuple[Tensor, Info]:
         losses, trusts = {}, {}
-        for name in ("positive", "unlabeled"):
+        for name in ("labeled", "unlabeled"):
             pair = batch[f"{name}_observations"], batch[f"{name}_actions"]
             losses[name] = policy.loss(*pair)
             with torch.no_grad():
                 trusts[name] = discriminator(*pair)
-        on_preferred, on_unlabeled = original_weights(trusts["positive"], trusts["unlabeled"], eta, alpha)
-        total = (on_preferred * losses["positive"]).mean(1) + (on_unlabeled * losses["unlabeled"]).mean(1)
+        on_preferred, on_unlabeled = original_weights(trusts["labeled"], trusts["unlabeled"], eta, alpha)
+        total = (on_preferred * losses["labeled"]).mean(1) + (on_unlabeled * losses["unlabeled"]).mean(1)
         return total, discriminator_info(trusts["unlabeled"])
 
     return loss
 
 
-def original_weights(positive: Tensor, unlabeled: Tensor, eta: float, alpha: float) -> tuple[Tensor, Tensor]:
+def original_weights(labeled: Tensor, unlabeled: Tensor, eta: float, alpha: float) -> tuple[Tensor, Tensor]:
     """Weights of -log pi on D_E and on D_U; the first stays positive only where alpha > eta / (d (1 - d)) + 1."""
-    on_preferred = alpha - eta / (positive * (1 - positive)) - 1
+    on_preferred = alpha - eta / (labeled * (1 - labeled)) - 1
     return on_preferred, (1 / (1 - unlabeled) - 1) * (unlabeled >= 0.5)
 
 
@@ -130,17 +147,17 @@ def discriminator_info(d: Tensor) -> Info:
 
 def fit(splits: Sequence[Split], config: DWBCConfig, context: FitContext) -> list[FitResult]:
     """DWBC-NU."""
-    positive = [split.nonpreferred for split in splits]
-    return fit_pair(splits, positive, weighted_by_distrust, config, context)
+    labeled = [split.nonpreferred for split in splits]
+    return fit_pair(splits, labeled, weighted_by_distrust, config, context)
 
 
 def fit_original(
     splits: Sequence[Split], config: DWBCConfig, context: FitContext, labels: Sequence[HiddenLabels]
 ) -> list[FitResult]:
     """dwbc-oracle: D_E is the part of D_U whose true cost is within the limit; its score is 1 - d."""
-    positive = [safe_trajectories(split.unlabeled, own) for split, own in zip(splits, labels, strict=True)]
+    labeled = [safe_trajectories(split.unlabeled, own) for split, own in zip(splits, labels, strict=True)]
     loss = original_policy_loss(config.eta, config.alpha)
-    learned = fit_pair(splits, positive, loss, config, context)
+    learned = fit_pair(splits, labeled, loss, config, context)
     for own in learned:
         own.scorer = None  # trained on preferred ids, so no score that a label-limited method could have
     return learned
@@ -148,7 +165,7 @@ def fit_original(
 
 def fit_pair(
     splits: Sequence[Split],
-    positive: Sequence[np.ndarray],
+    labeled: Sequence[np.ndarray],
     policy_loss: PolicyLoss,
     config: DWBCConfig,
     context: FitContext,
@@ -164,7 +181,7 @@ def fit_pair(
     ).to(context.device)
     if config.policy.normalize_observations:
         set_normalizers([discriminator.normalizer], splits)
-    sampler = PairSampler(splits, positive, steps, context.seeds, config.policy.batch_size)
+    sampler = PairSampler(splits, labeled, steps, context.seeds, config.policy.batch_size)
 
     def train_discriminator(batch: Batch) -> tuple[Tensor, Info]:
         d = [discriminator(batch[f"{name}_observations"], batch[f"{name}_actions"]) for name in PairSampler.NAMES]
@@ -201,20 +218,20 @@ def fit_pair(
 
 
 class PairSampler:
-    """As many steps of a positive set as of D_U, drawn independently."""
+    """As many steps of a labeled set as of D_U, drawn independently."""
 
-    NAMES = ("positive", "unlabeled")
+    NAMES = ("labeled", "unlabeled")
 
     def __init__(
         self,
         splits: Sequence[Split],
-        positive: Sequence[np.ndarray],
+        labeled: Sequence[np.ndarray],
         steps: Transitions,
         seeds: Sequence[int],
         batch_size: int,
     ) -> None:
         self.samplers = {}
-        for name, chosen in zip(self.NAMES, (positive, [split.unlabeled for split in splits]), strict=True):
+        for name, chosen in zip(self.NAMES, (labeled, [split.unlabeled for split in splits]), strict=True):
             rows = [splits[0].trajectories.rows(indices) for indices in chosen]
             self.samplers[name] = TransitionSampler(rows, steps, seeds, batch_size, purpose=f"{name} transitions")
 

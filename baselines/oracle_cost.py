@@ -6,14 +6,16 @@ of learned ones; `weights.kind=hard` then compares a trajectory's true cost with
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from baselines.settings import OracleCostConfig
 from safemil.algorithm.cloning import clone_trajectories
 from safemil.algorithm.weights import hard_weights, normalize, step_weights
-from safemil.config.settings import WeightsConfig
+from safemil.config.overrides import Settings
+from safemil.config.settings import PolicyConfig, WeightsConfig
 from safemil.data.splits import HiddenLabels, Split
 from safemil.training.context import FitContext
 from safemil.training.fit_result import FitResult
@@ -21,6 +23,14 @@ from safemil.training.transitions import Transitions
 
 SCALE_STEPS = 5  # H of the exponential kinds' scale G_H, SafeMIL's default
 DISCOUNT = 0.99
+
+
+@dataclass(frozen=True)
+class OracleCostConfig(Settings):
+    """SafeMIL's weights and cloning with true costs in place of learned ones."""
+
+    weights: WeightsConfig = dataclasses.field(default_factory=WeightsConfig)
+    policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
 
 
 def true_weights(split: Split, labels: HiddenLabels, config: WeightsConfig) -> np.ndarray:

@@ -15,17 +15,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from baselines.settings import PPLConfig, PreferenceConfig, TREXConfig
 from safemil.algorithm import safemil
 from safemil.algorithm.cloning import clone_trajectories
 from safemil.algorithm.cost_model import CostModel
 from safemil.algorithm.weights import normalize
-from safemil.config.settings import CostModelConfig, SafeMILConfig
+from safemil.config.overrides import Settings, setting
+from safemil.config.settings import CostModelConfig, PolicyConfig, SafeMILConfig, SegmentCostConfig, WeightsConfig
 from safemil.data.splits import Split
 from safemil.nn.networks import StepScorer, extract_replica
 from safemil.nn.streams import make_generators
@@ -33,6 +34,36 @@ from safemil.training.context import FitContext
 from safemil.training.fit_result import FitResult, score_rows
 from safemil.training.loop import train
 from safemil.training.transitions import Transitions, set_normalizers
+
+
+@dataclass(frozen=True)
+class PreferenceConfig(SegmentCostConfig):
+    """A cost network trained on preferences between single segments."""
+
+    batch_size: int = setting(128, "pairs of segments in an update", low=1)
+
+
+@dataclass(frozen=True)
+class PPLConfig(Settings):
+    """Preferences between single segments: SafeMIL's cost model with K = 1, and the weight 1 - c(s, a)."""
+
+    cost_model: PreferenceConfig = dataclasses.field(default_factory=PreferenceConfig)
+    weights: WeightsConfig = dataclasses.field(default_factory=lambda: WeightsConfig(kind="linear-step"))
+    policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
+
+
+@dataclass(frozen=True)
+class TREXConfig(Settings):
+    """T-REX's own form: unbounded scores, undiscounted sums of 50 steps, an ensemble."""
+
+    cost_model: PreferenceConfig = dataclasses.field(
+        default_factory=lambda: PreferenceConfig(
+            segment_length=50, batch_size=64, discount=1.0, learning_rate=1e-4, schedule="constant", steps=10_000
+        )
+    )
+    ensemble: int = setting(3, "networks whose standardized scores are averaged", low=1)
+    beta: float = setting(0.6, "temperature of exp((score - best) / beta), scores standardized over D_U", low=1e-6)
+    policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
 
 
 def as_bags_of_one(config: PreferenceConfig) -> CostModelConfig:

@@ -16,15 +16,20 @@ tanh-Gaussian policy; no absorbing rows, the last step of a trajectory has no su
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from baselines.settings import SafeDICEConfig
+from baselines.discriminator import DiscriminatorConfig
 from safemil.algorithm.cloning import cloning_objective, make_policy
+from safemil.config.overrides import Settings, setting
+from safemil.config.settings import PolicyConfig
 from safemil.data.splits import Split
 from safemil.nn.layers import StackedMLP
 from safemil.nn.networks import Normalizer, StepScorer, extract_replica, slopes
@@ -39,6 +44,23 @@ LARGEST_ALPHA = 0.99
 ALPHA_MARGIN = 1e-5
 
 
+@dataclass(frozen=True)
+class SafeDICEConfig(Settings):
+    """Density-ratio correction with a non-preferred set."""
+
+    discriminator: DiscriminatorConfig = dataclasses.field(default_factory=lambda: DiscriminatorConfig(batch_size=512))
+    gradient_penalty: float = setting(10.0, "on interpolates of N-U and U-U", low=0.0)
+    discount: float = setting(0.99, "of the value nu", low=0.0, high=1.0)
+    alpha: float | Literal["estimated"] = setting("estimated", "non-preferred share of D_U, 1 - p", low=0.0, high=0.99)
+    alpha_quantile: float = setting(0.001, "of 1/c - 1 over D_U, the estimate of alpha (0: the minimum)", low=0, high=1)
+    standardize_reward: bool = setting(False, "the release is ambiguous; breaks w = d_P / d_U")
+    nu_learning_rate: float = setting(1e-4, "of the value network", low=0.0)
+    nu_penalty: float = setting(1e-6, "on the gradient of nu", low=0.0)
+    policy: PolicyConfig = dataclasses.field(
+        default_factory=lambda: PolicyConfig(head="tanh_gauss", batch_size=512, learning_rate=1e-4)
+    )
+
+
 def discriminator_loss(nonpreferred: Tensor, unlabeled: Tensor) -> Tensor:
     """Logistic loss of logits, mean over the last axis: D_N is the positive class."""
     return nn.functional.softplus(-nonpreferred).mean(-1) + nn.functional.softplus(unlabeled).mean(-1)
@@ -50,9 +72,19 @@ def log_density_ratio(logits: Tensor, alpha: Tensor) -> Tensor:
     return numerator.log() - torch.log1p(-alpha) - nn.functional.logsigmoid(-logits)
 
 
+def standardized(ratio: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Mean 0, spread 1; with mean 0 and std 1 the ratio as it is."""
+    return (ratio - mean) / std
+
+
 def largest_alpha(logits: np.ndarray, quantile: float) -> float:
     """A quantile of 1/c - 1 = exp(-logit) over D_U, less a margin, within [0, 0.99]."""
     return float(np.clip(np.quantile(np.exp(-logits.astype(np.float64)), quantile) - ALPHA_MARGIN, 0.0, LARGEST_ALPHA))
+
+
+def advantages(ratio: Tensor, value: Tensor, following: Tensor, discount: float) -> Tensor:
+    """A = r + g nu(s') - nu(s), elementwise: ``value`` is nu(s), ``following`` nu(s')."""
+    return ratio + discount * following - value
 
 
 def value_loss(initial: Tensor, advantages: Tensor, discount: float, log_share: Tensor | None = None) -> Tensor:
@@ -115,13 +147,17 @@ class SuccessorSampler:
         return batch
 
 
-def gradient_penalty(network: StepScorer, nonpreferred: Tensor, unlabeled: Tensor, mix: Tensor) -> Tensor:
-    """E[(|grad x| - 1)^2] on interpolates of D_N with D_U and of D_U with D_U, ``(R,)``; mix ``(R, 2, n)``."""
+def interpolates(nonpreferred: Tensor, unlabeled: Tensor, mix: Tensor) -> Tensor:
+    """Points ``(R, 2 n, width)`` between D_N and D_U, then between two of D_U; ``mix`` ``(R, 2, n)`` is the share of
+    D_N, and of the other one of D_U."""
     others = (nonpreferred, unlabeled.roll(1, dims=1))
-    points = [
-        own * other + (1 - own) * unlabeled for own, other in zip(mix.unsqueeze(-1).unbind(1), others, strict=True)
-    ]
-    return (slopes(network.mlp, torch.cat(points, dim=1)).norm(dim=-1) - 1).square().mean(1)
+    shares = mix.unsqueeze(-1).unbind(1)
+    return torch.cat([share * o + (1 - share) * unlabeled for share, o in zip(shares, others, strict=True)], dim=1)
+
+
+def gradient_penalty(slope: Tensor) -> Tensor:
+    """E[(|grad x| - 1)^2] of gradients ``(R, n, width)``, ``(R,)``."""
+    return (slope.norm(dim=-1) - 1).square().mean(1)
 
 
 def train_discriminator(
@@ -136,7 +172,7 @@ def train_discriminator(
             for name in ("nonpreferred", "unlabeled")
         ]
         logits = network.read(network.mlp(torch.cat(sets, dim=1)))
-        penalty = gradient_penalty(network, *sets, batch["mix"])
+        penalty = gradient_penalty(slopes(network.mlp, interpolates(*sets, batch["mix"])))
         info = {"gradient_penalty": penalty.detach()}
         return discriminator_loss(*logits.chunk(2, dim=1)) + config.gradient_penalty * penalty, info
 
@@ -180,23 +216,22 @@ def fit(splits: Sequence[Split], config: SafeDICEConfig, context: FitContext) ->
         batch = sampler.prepare(drawn)
         with torch.no_grad():
             ratio = log_density_ratio(network(batch["unlabeled_observations"], batch["unlabeled_actions"]), alpha)
-        return {**batch, "ratio": (ratio - scale[0]) / scale[1]}
+        return {**batch, "ratio": standardized(ratio, *scale)}
 
-    def advantages(batch: Batch, *others: str) -> tuple[Tensor, ...]:
-        """A, and nu of other sets of states: all values in one pass."""
-        names = ("next", "unlabeled", *others)
-        values = value(torch.cat([batch[f"{name}_observations"] for name in names], dim=1))
-        following, own, *rest = values.chunk(len(names), dim=1)
-        return batch["ratio"] + config.discount * following - own, *rest
+    def values_of(batch: Batch, *names: str) -> tuple[Tensor, ...]:
+        """nu of several sets of states in one pass."""
+        return value(torch.cat([batch[f"{name}_observations"] for name in names], dim=1)).chunk(len(names), dim=1)
 
     def nu_loss(batch: Batch) -> tuple[Tensor, Info]:
-        found, initial = advantages(batch, "initial")
+        here, following, initial = values_of(batch, "unlabeled", "next", "initial")
+        gain = advantages(batch["ratio"], here, following, config.discount)
         penalty = config.nu_penalty * value.slopes(batch["unlabeled_observations"]).square().sum(-1).mean(1)
-        return value_loss(initial, found, config.discount) + penalty, {}
+        return value_loss(initial, gain, config.discount) + penalty, {}
 
     def policy_loss(batch: Batch) -> tuple[Tensor, Info]:
         with torch.no_grad():
-            weights = policy_weights(*advantages(batch))
+            gain = advantages(batch["ratio"], *values_of(batch, "unlabeled", "next"), config.discount)
+            weights = policy_weights(gain)
         losses = policy.loss(batch["unlabeled_observations"], batch["unlabeled_actions"])
         info = {"weight_max": weights.amax(1), "weight_ess": weights.sum(1) ** 2 / weights.square().sum(1)}
         return (weights * losses).mean(1), info

@@ -29,7 +29,8 @@ import torch
 from measuring import arguments, finish, machine, rates, ratio, show
 from torch import nn
 
-from baselines.settings import DWBCConfig, SafeDICEConfig
+from baselines.dwbc import DWBCConfig
+from baselines.safedice import SafeDICEConfig
 from safemil.algorithm.cloning import TransitionSampler, cloning_objective, make_policy
 from safemil.algorithm.cost_model import CostModel
 from safemil.config.settings import CostModelConfig, PolicyConfig, SafeMILConfig

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from baselines import dexperts, dwbc, oracle_cost, ppl, safedice
-from baselines.settings import PPLConfig
+from baselines.ppl import PPLConfig
 from safemil.algorithm import safemil as method
 from safemil.config.overrides import dotted_fields, override
 from safemil.config.settings import CostModelConfig, SafeMILConfig, WeightsConfig
@@ -107,16 +107,57 @@ def test_safedice_on_a_chain():
     assert safedice.largest_alpha(logits.numpy(), 0.0) == pytest.approx(0.5498, abs=1e-4)
     ratio = safedice.log_density_ratio(logits, torch.tensor(alpha, dtype=torch.float64))
 
-    def advantages(value):
-        return (ratio + discount * value[None, :] - value[:, None]).flatten()
+    value, loss, policy = safedice_optimum(ratio, unlabeled, [0, 1], discount)
+    assert abs(value[0] - value[1]) < 1e-5 and abs(loss) < 1e-9
+    np.testing.assert_allclose(policy, policies["P"], atol=1e-5)
+
+
+def safedice_optimum(ratio, unlabeled, starts, discount):
+    """Value, its loss and the policy of a chain whose actions are the next states; ``starts``: a sample of s_0."""
+
+    def gain(value):
+        return safedice.advantages(ratio, value[:, None], value[None, :], discount).flatten()
 
     def loss(value):
-        return safedice.value_loss(value, advantages(value), discount, torch.tensor(np.log(unlabeled)).flatten())
+        log_share = torch.tensor(np.log(unlabeled)).flatten()
+        return safedice.value_loss(value[starts], gain(value), discount, log_share)
 
     (value,) = minimize(loss, 2)
-    assert abs(value[0] - value[1]).item() < 1e-5 and abs(loss(value).item()) < 1e-9
-    weighted = unlabeled * advantages(value).exp().reshape(2, 2).numpy()
-    np.testing.assert_allclose(weighted / weighted.sum(1, keepdims=True), policies["P"], atol=1e-5)
+    weights = safedice.policy_weights(gain(value)).reshape(2, 2).numpy() * unlabeled
+    return value.numpy(), loss(value).item(), weights / weights.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "rise", "least", "policy"),
+    [
+        (0.5, 0.13575, -0.0027102, [[0.7797, 0.2203], [0.6737, 0.3263]]),
+        (0.3, 0.15079, -0.0030143, [[0.7283, 0.2717], [0.3260, 0.6740]]),
+    ],
+)
+def test_safedice_on_a_chain_whose_value_is_not_constant(alpha, rise, least, policy):
+    """The same chain, of which the objective starts elsewhere; with nu(s) of the wrong sign it has no minimum."""
+    discount, start = 0.9, np.array([0.5, 0.5])
+    policies = np.array([[[0.8, 0.2], [0.7, 0.3]], [[0.2, 0.8], [0.1, 0.9]]])
+    preferred, nonpreferred = (
+        np.linalg.solve(np.eye(2) - discount * own.T, (1 - discount) * start)[:, None] * own for own in policies
+    )
+    unlabeled = 0.5 * preferred + 0.5 * nonpreferred
+    logits = torch.tensor(np.log(nonpreferred / unlabeled))
+    ratio = safedice.log_density_ratio(logits, torch.tensor(alpha, dtype=torch.float64))
+    value, loss, found = safedice_optimum(ratio, unlabeled, [0] * 9 + [1], discount)
+    assert value[1] - value[0] == pytest.approx(rise, abs=1e-4) and loss == pytest.approx(least, abs=1e-6)
+    np.testing.assert_allclose(found, policy, atol=2e-4)
+
+
+def test_safedice_penalty_by_hand():
+    nonpreferred, unlabeled = torch.tensor([[[8.0], [4.0]]]), torch.tensor([[[0.0], [2.0]]])
+    mix = torch.tensor([[[0.25, 0.5], [1.0, 0.25]]])
+    points = safedice.interpolates(nonpreferred, unlabeled, mix)
+    assert points.flatten().tolist() == [2.0, 3.0, 2.0, 1.5]
+    slope = torch.tensor([[[3.0, 4.0], [0.0, 1.0]]])  # of norm 5 and 1
+    assert safedice.gradient_penalty(slope).tolist() == [8.0]
+    ratio = torch.tensor([1.0, 3.0])
+    assert safedice.standardized(ratio, torch.tensor(2.0), torch.tensor(0.5)).tolist() == [-2.0, 2.0]
 
 
 def test_safedice_alpha_is_robust_to_one_confident_step():

@@ -1,6 +1,6 @@
 """Split -> bags of trajectory segments: which rows, how many of them are real, how they are discounted.
 
-A bag is K segments drawn with replacement from D_N (negative) or D_U (unlabeled); a segment is H consecutive steps of
+A bag is K segments drawn with replacement from D_N (non-preferred) or D_U (unlabeled); a segment is H consecutive steps of
 one trajectory. A trajectory shorter than H is used whole, its sum rescaled by G_H / G_T:
 
     rows    [ t  t+1  t+2 | .   . ]      H = 5, three steps left: the last two are padding
