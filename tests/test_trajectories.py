@@ -224,6 +224,16 @@ class TestFile:
             ("timeouts", np.full(9, 2), "'timeouts': row 0 is 2, expected 0 or 1"),
             ("observations", np.zeros((0, 8)), "'observations' has no rows"),
             ("observations", np.array([b"x"] * 9), "'observations' is not an array of numbers"),
+            ("observations", h5py.Empty("f"), "'observations' is not an array of numbers"),
+            ("rewards", h5py.Empty("f"), "'rewards' is not an array of numbers"),
+            ("rewards", np.float32(3), "'rewards' has 0 rows, but 'observations' has 9"),
+            ("actions", np.arange(9).reshape(9, 1), "'actions' are whole numbers in one column: discrete"),
+            ("actions", np.arange(9) % 2 == 0, "'actions' are whole numbers in one column: discrete"),
+            (
+                "observations",
+                1.7e9 + np.tile(np.arange(9.0), (8, 1)).T,
+                "'observations': column 0 runs from 1700000000 to",
+            ),
         ],
     )
     def test_refusals_name_key_and_row(self, path, key, value, message):
@@ -231,6 +241,19 @@ class TestFile:
         with pytest.raises(DatasetError, match=message) as raised:
             load(path, TASK)
         assert str(raised.value).startswith(f"{path}: ")
+
+    def test_a_group_and_a_shape_that_no_memory_holds(self, path):
+        change(path, "rewards", None)
+        with h5py.File(path, "r+") as file:
+            file.create_group("rewards")
+        with pytest.raises(DatasetError, match="'rewards' is not an array of numbers but <HDF5 group"):
+            load(path)
+        change(path, "rewards", None)
+        change(path, "observations", None)
+        with h5py.File(path, "r+") as file:
+            file.create_dataset("observations", shape=(9, 2**58), dtype="f4", chunks=(1, 8))
+        with pytest.raises(DatasetError, match="needs more memory than there is"):
+            load(path)
 
     def test_no_ends(self, path):
         change(path, "terminals", np.zeros(9))

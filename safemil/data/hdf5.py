@@ -137,6 +137,8 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except DatasetError as error:
         raise DatasetError(f"{path}: {error}") from None
+    except (MemoryError, ValueError) as error:  # numpy says either
+        raise DatasetError(f"{path}: needs more memory than there is ({error})") from error
     except (OSError, RuntimeError, KeyError) as error:  # a damaged file shows in any of the three
         raise DatasetError(f"{path}: {_why_unreadable(path, error)}") from error
 
@@ -169,12 +171,16 @@ def _layout(file: Any, task: Task | None) -> Layout:
     ends = [key for key in ("terminals", "timeouts") if key in file]
     if not ends:
         raise DatasetError("neither 'terminals' nor 'timeouts' is there, so it is unknown where episodes end")
-    n_steps = next(iter(getattr(file["observations"], "shape", ())), 0)
+    present = [key for key in KEYS if key in file]
+    for key in present:
+        if getattr(getattr(file[key], "dtype", None), "kind", "") not in tuple("fiub") or file[key].shape is None:
+            raise DatasetError(f"{key!r} is not an array of numbers but {str(file[key])[:100]}")
+    if file["actions"].dtype.kind in "iub" and file["actions"].shape[1:] in ((), (1,)):
+        raise DatasetError("'actions' are whole numbers in one column: discrete; real numbers in [-1, 1] are expected")
+    n_steps = next(iter(file["observations"].shape), 0)
     if n_steps == 0:
         raise DatasetError("'observations' has no rows")
-    for key in (key for key in KEYS if key in file):
-        if getattr(getattr(file[key], "dtype", None), "kind", "") not in tuple("fiub"):
-            raise DatasetError(f"{key!r} is not an array of numbers but {file[key]}")
+    for key in present:
         width = None if task is None else task.action_dim if key == "actions" else task.observation_dim
         _check_shape(key, file[key].shape, n_steps, matrix=key.endswith(("observations", "actions")), width=width)
     flags = {key: _flags(file, key) for key in ends}

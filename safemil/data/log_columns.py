@@ -120,10 +120,10 @@ def _check_ends(columns: Mapping[str, np.ndarray], offsets: np.ndarray, episodes
             raise UserError(f"{where}, inside the episode; 1 is expected in its last row at most")
 
 
-def named(arrays: Mapping[str, Any], found: Iterable[str] = ()) -> dict[str, np.ndarray]:
+def named(arrays: Mapping[str, Any], available: Iterable[str] = ()) -> dict[str, np.ndarray]:
     """Those of the arrays that are known, under our names; ends as (n,) bool, other numbers of a step as (n,).
 
-    ``found`` are all names there are, for the message when observations or actions are not among them.
+    ``available`` are all names in the file, for the message when observations or actions are not among them.
     """
     columns = {}
     for name, aliases in NAMES.items():
@@ -139,7 +139,7 @@ def named(arrays: Mapping[str, Any], found: Iterable[str] = ()) -> dict[str, np.
             columns[name] = values
     for name in ("observations", "actions"):
         if name not in columns:
-            raise UserError(f"no {name}; looked for {', '.join(NAMES[name])} (found {shortened(found or arrays)})")
+            raise UserError(f"no {name}; looked for {', '.join(NAMES[name])} (found {shortened(available or arrays)})")
     if (dones := columns.pop("dones", None)) is not None:
         timeouts = columns.get("timeouts", np.zeros(len(dones), dtype=bool))
         terminals = columns.get("terminals", dones)

@@ -55,11 +55,14 @@ def _read_hdf5(path: Path) -> Log:
 
 def _datasets(group: Any) -> dict[str, Any]:
     """The arrays in a group and below it by their paths, not yet read."""
-    found: dict[str, Any] = {}
-    group.visititems(
-        lambda name, item: found.update({name: item}) if getattr(item, "shape", None) is not None else None
-    )
-    return found
+    arrays: dict[str, Any] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if getattr(item, "shape", None) is not None:  # neither a group nor empty
+            arrays[name] = item
+
+    group.visititems(visit)
+    return arrays
 
 
 def _minari_episode(arrays: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
@@ -106,7 +109,7 @@ def _csv_episode(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     table = np.array(rows)
     positions, rest = _csv_columns([name.strip() for name in header])
     arrays = {name: _numbers(table[:, columns], name) for name, columns in positions.items()}
-    return named(arrays, found=header), unused(rest)
+    return named(arrays, available=header), unused(rest)
 
 
 def _csv_columns(header: list[str]) -> tuple[dict[str, list[int]], list[str]]:
