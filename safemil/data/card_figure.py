@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from safemil.config.atomic import atomic_write
+from safemil.config.errors import UserError
 from safemil.data.card import Card
 from safemil.data.splits import MIX50_NONPREFERRED_COST
 
@@ -15,8 +16,15 @@ MARKERS = "o^sDv"  # one for each recipe
 
 
 def draw(card: Card, path: Path) -> None:
-    """Cost against return of every trajectory, colored by band, with histograms of both along the sides."""
-    from matplotlib.figure import Figure
+    """Cost against return of every trajectory, colored by band, with histograms of both along the sides.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError(f"a card's picture needs matplotlib ({error}): pip install matplotlib") from error
 
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.subplot_mosaic("c.;pr", width_ratios=(4, 1), height_ratios=(1, 4))
