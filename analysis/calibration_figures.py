@@ -18,27 +18,25 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis import labels
-from analysis.panels import panel_grid
-from analysis.styles import BETWEEN, GREY, INK, NONPREFERRED, PREFERRED, STYLE, Style, each_style
+from analysis import labels, styles
 from safemil.evaluation import metrics
 
 MOST_PANELS = 12  # more settings than this are thinned out evenly
 # name -> color, line; of trajectories that were never trained on
 GROUPS = {
-    "D_N, held out": (NONPREFERRED, (0, (1, 1))),
-    "non-preferred": (NONPREFERRED, "-"),
-    "preferred": (PREFERRED, "-"),
+    "D_N, held out": (styles.NONPREFERRED, (0, (1, 1))),
+    "non-preferred": (styles.NONPREFERRED, "-"),
+    "preferred": (styles.PREFERRED, "-"),
 }
 # band -> name, color, marker
 BANDS = {
-    "nonpreferred": ("non-preferred", NONPREFERRED, "X"),
-    "preferred": ("preferred", PREFERRED, "o"),
-    "between": ("between the bands", BETWEEN, "s"),
+    "nonpreferred": ("non-preferred", styles.NONPREFERRED, "X"),
+    "preferred": ("preferred", styles.PREFERRED, "o"),
+    "between": ("between the bands", styles.BETWEEN, "s"),
 }
 
 
-@matplotlib.rc_context(STYLE)
+@matplotlib.rc_context(styles.STYLE)
 def score_ranks(scores: pd.DataFrame, task: str, axes: Sequence[str], style_of: dict) -> Figure | None:
     """Where trajectories that training never used rank by score: a cumulative share of each kind.
 
@@ -52,7 +50,7 @@ def score_ranks(scores: pd.DataFrame, task: str, axes: Sequence[str], style_of: 
         Line2D([], [], color=color, linestyle=line, label=labels.mathtext(name))
         for name, (color, line) in GROUPS.items()
     ]
-    figure, panels = panel_grid(len(parts), _columns(parts), _panel_size(parts), handles, task)
+    figure, panels = styles.panel_grid(len(parts), _columns(parts), _panel_size(parts), handles, task)
     for panel, (style, mine) in zip(panels, parts, strict=True):
         groups = [mine["set"] == "D_N", mine["band"] == "nonpreferred", mine["band"] == "preferred"]
         kind = np.select(groups, list(GROUPS), default="")
@@ -61,26 +59,26 @@ def score_ranks(scores: pd.DataFrame, task: str, axes: Sequence[str], style_of: 
             if (kind == name).any():
                 own = ranks[ranks["kind"] == name]
                 seaborn.ecdfplot(own, x="rank", color=color, linestyle=line, linewidth=1.8, ax=panel)
-        panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
+        panel.plot([0, 1], [0, 1], color=styles.GREY, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
         panel.set(title=style.label, xlabel="rank of the score", ylabel="share of trajectories", xlim=(0, 1))
     return figure
 
 
-@matplotlib.rc_context(STYLE)
+@matplotlib.rc_context(styles.STYLE)
 def predicted_against_true(scores: pd.DataFrame, task: str, axes: Sequence[str], style_of: dict) -> Figure | None:
     """Mean score over true cost of each trajectory that training never used, with Spearman's correlation."""
     return _scatter(_held_out(scores, task), "predicted_cost", "score, mean over steps", task, axes, style_of)
 
 
-@matplotlib.rc_context(STYLE)
+@matplotlib.rc_context(styles.STYLE)
 def weights_against_cost(scores: pd.DataFrame, task: str, axes: Sequence[str], style_of: dict) -> Figure | None:
     """Weight of each trajectory of D_U (mean 1) over its true cost."""
     here = scores[(scores["task"] == task) & scores["weight"].notna()]
     return _scatter(here, "weight", "weight (mean 1)", task, axes, style_of)
 
 
-@matplotlib.rc_context(STYLE)
-def steps_of_examples(steps: pd.DataFrame, task: str, style: Style) -> Figure:
+@matplotlib.rc_context(styles.STYLE)
+def steps_of_examples(steps: pd.DataFrame, task: str, style: styles.Style) -> Figure:
     """Predicted cost along one non-preferred and one preferred trajectory, the steps that truly cost shaded.
 
     ``steps`` are those of one trial. The AUROC is inside the trajectory: pooled over trajectories it may be high
@@ -89,9 +87,9 @@ def steps_of_examples(steps: pd.DataFrame, task: str, style: Style) -> Figure:
     examples = list(steps.groupby("trajectory", sort=False))
     handles = [
         Line2D([], [], color=style.color, linewidth=1.2, label="predicted cost"),
-        Patch(facecolor=NONPREFERRED, alpha=0.22, label="true cost > 0"),
+        Patch(facecolor=styles.NONPREFERRED, alpha=0.22, label="true cost > 0"),
     ]
-    figure, panels = panel_grid(len(examples), 1, (8.2, 1.9), handles, f"{task}, {style.label}")
+    figure, panels = styles.panel_grid(len(examples), 1, (8.2, 1.9), handles, f"{task}, {style.label}")
     low, high = steps["predicted_cost"].min(), steps["predicted_cost"].max()
     margin = 0.08 * max(high - low, 1e-6)
     for panel, (_, mine) in zip(panels, examples, strict=True):
@@ -121,14 +119,14 @@ def _scatter(
         return None
     used = {band: BANDS[band] for band in BANDS if (here["band"] == band).any()}
     handles = [Line2D([], [], linestyle="none", label=name, color=c, marker=m) for name, c, m in used.values()]
-    handles.append(Line2D([], [], color=INK, linestyle=(0, (4, 2)), linewidth=1.0, label="cost limit"))
-    figure, panels = panel_grid(len(parts), _columns(parts), _panel_size(parts), handles, task)
+    handles.append(Line2D([], [], color=styles.INK, linestyle=(0, (4, 2)), linewidth=1.0, label="cost limit"))
+    figure, panels = styles.panel_grid(len(parts), _columns(parts), _panel_size(parts), handles, task)
     for panel, (style, mine) in zip(panels, parts, strict=True):
         look = {"palette": {band: color for band, (_, color, _) in used.items()}, "hue_order": list(used)}
         look |= {"markers": {band: marker for band, (*_, marker) in used.items()}, "style_order": list(used)}
         x = {"data": mine, "x": "true_cost", "y": column, "hue": "band", "style": "band"}
         seaborn.scatterplot(**x, **look, s=14, alpha=0.5, linewidth=0, legend=False, ax=panel)
-        panel.axvline(mine["cost_limit"].iloc[0], color=INK, linestyle=(0, (4, 2)), linewidth=1.0)
+        panel.axvline(mine["cost_limit"].iloc[0], color=styles.INK, linestyle=(0, (4, 2)), linewidth=1.0)
         # Within each trial: two seeds have two scales.
         found = [metrics.spearman(own[column], own["true_cost"]) for _, own in mine.groupby("trial_id") if len(own) > 2]
         note = f", Spearman {np.mean(found):.2f}" if found and np.isfinite(found).all() else ""
@@ -139,7 +137,7 @@ def _scatter(
 def _shade_cost(panel: Axes, steps: np.ndarray, costs: np.ndarray) -> None:
     edges = np.flatnonzero(np.diff(np.concatenate([[False], costs, [False]]).astype(int)))
     for first, after in edges.reshape(-1, 2):
-        panel.axvspan(steps[first], steps[after - 1] + 1, color=NONPREFERRED, alpha=0.22, linewidth=0)
+        panel.axvspan(steps[first], steps[after - 1] + 1, color=styles.NONPREFERRED, alpha=0.22, linewidth=0)
 
 
 def _columns(parts: list) -> int:
@@ -150,8 +148,8 @@ def _panel_size(parts: list) -> tuple[float, float]:
     return (3.3, 2.4) if len(parts) > 1 else (5.6, 2.8)
 
 
-def _thinned(table: pd.DataFrame, axes: Sequence[str], style_of: dict) -> list[tuple[Style, pd.DataFrame]]:
-    parts = list(each_style(table, axes, style_of))
+def _thinned(table: pd.DataFrame, axes: Sequence[str], style_of: dict) -> list[tuple[styles.Style, pd.DataFrame]]:
+    parts = list(styles.each_style(table, axes, style_of))
     if len(parts) <= MOST_PANELS:
         return parts
     return [parts[i] for i in np.unique(np.linspace(0, len(parts) - 1, MOST_PANELS).round().astype(int))]

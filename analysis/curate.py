@@ -61,9 +61,8 @@ def curate(run_folder: Path, to: Path = REFERENCE) -> Path:
         shutil.copytree(run_folder / "film_strips", folder / "film_strips")
     for name, table in _thinned(run).items():
         # Without a date inside, so that the same run gives the same file.
-        table.to_csv(
-            folder / f"{name}.gz", index=False, float_format="%.4g", compression={"method": "gzip", "mtime": 0}
-        )
+        packed = {"method": "gzip", "mtime": 0}
+        table.to_csv(folder / f"{name}.gz", index=False, float_format="%.4g", compression=packed)
     (folder / "README.md").write_text(_readme(run), encoding="utf-8")
     build_report(folder, small=True)
     return folder
@@ -74,19 +73,12 @@ def _thinned(run: Run) -> dict[str, pd.DataFrame]:
     curves = load_trial_tables(run, "curves.csv", CURVE_COLUMNS)
     scores = load_trial_tables(run, "scores.csv", SCORE_COLUMNS)
     steps = load_trial_tables(run, "example_steps.csv", STEP_COLUMNS)
+    curves = _every_nth(curves, ["trial_id", "stage"], CURVE_POINTS)
     scores = scores[(scores["set"] != "D_N") | (scores["part"] != "train")]
-    safemil = steps[steps["method"] == "safemil"]
-    kept = {
-        "curves.csv": (_every_nth(curves, ["trial_id", "stage"], CURVE_POINTS), (*CURVE_COLUMNS, *CURVE_PANELS)),
-        "scores.csv": (
-            _every_nth(scores, ["trial_id", "set", "part", "band"], SCORED_TRAJECTORIES),
-            (*SCORE_COLUMNS, "predicted_cost", "weight"),
-        ),
-        "example_steps.csv": (
-            safemil[safemil["trial_id"].isin(safemil.groupby("task")["trial_id"].last())],
-            STEP_COLUMNS,
-        ),
-    }
+    scores = _every_nth(scores, ["trial_id", "set", "part", "band"], SCORED_TRAJECTORIES)
+    steps = steps[steps["trial_id"].isin(steps[steps["method"] == "safemil"].groupby("task")["trial_id"].last())]
+    kept = {"curves.csv": (curves, (*CURVE_COLUMNS, *CURVE_PANELS)), "example_steps.csv": (steps, STEP_COLUMNS)}
+    kept["scores.csv"] = (scores, (*SCORE_COLUMNS, "predicted_cost", "weight"))
     return {
         name: table[["trial_id", *[column for column in columns if column in table]]]
         for name, (table, columns) in kept.items()
@@ -107,31 +99,24 @@ def _readme(run: Run) -> str:
     hours = [trials[column].sum() / 3600 for column in ("train_seconds", "eval_seconds")]
     commands = trials.get("command", pd.Series(dtype=object)).map(str).unique()
     recorded = sorted({*filter(None, commands), *filter(None, [run.record.get("command")])})
-    return "\n".join(
-        [
-            f"# Reference results: {run.folder.resolve().name}",
-            "",
-            f"{len(trials)} trials ({len(run.failed)} failed) on {', '.join(sorted(trials['task'].unique()))};"
-            f" {trials['seed'].nunique()} seeds, {trials['episodes'].min():.0f} or more episodes each.",
-            f"{hours[0]:.2f} hours of training and {hours[1]:.2f} hours of evaluation, summed over trials.",
-            "",
-            *[f"    {command}" for command in recorded],
-            "",
-            "The report again, from this folder alone: `make reference`.",
-            "",
-        ]
-    )
+    return f"""# Reference results: {run.folder.resolve().name}
+
+{len(trials)} trials ({len(run.failed)} failed) on {", ".join(sorted(trials["task"].unique()))};\
+ {trials["seed"].nunique()} seeds, {trials["episodes"].min():.0f} or more episodes each.
+{hours[0]:.2f} hours of training and {hours[1]:.2f} hours of evaluation, summed over trials.
+
+{chr(10).join(f"    {command}" for command in recorded)}
+
+The report again, from this folder alone: `make reference`.
+"""
 
 
 @entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(
-        "analysis/curate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "runs", nargs="*", type=Path, metavar="RUN", help="finished runs (default: those in --to again)"
-    )
+    keep_lines = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("analysis/curate.py", description=__doc__, formatter_class=keep_lines)
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="finished runs (default: those in --to)")
     parser.add_argument("--to", type=Path, default=REFERENCE, metavar="DIR", help=f"default: {REFERENCE}")
     options = parser.parse_args(arguments)
     if options.runs:

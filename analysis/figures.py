@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import calibration_figures, labels, overview_figures, setting_figures, sweeps, tables
-from analysis.load import Run, load_curves, load_trial_tables
+from analysis.load import CURVE_COLUMNS, Run, load_trial_tables
 from analysis.styles import each_style, styles
 
 SCORE_COLUMNS = ("set", "part", "band", "true_cost")
@@ -45,30 +45,28 @@ def draw_all(run: Run, by_task: pd.DataFrame, over_tasks: pd.DataFrame, compared
 
 
 def _overviews(run: Run, by_task: pd.DataFrame, over_tasks: pd.DataFrame, compared: pd.DataFrame) -> Iterator[Drawing]:
-    style_of = styles(by_task, run.axes)
+    section, style_of = "Overview", styles(by_task, run.axes)
     caption = (
         "Large marks: means over seeds, with 95 % t intervals; small ones: seeds. Dashed: the cost limit; hollow:"
         " oracles. Costs above four limits are on a logarithmic scale."
     )
     figure = overview_figures.forest(run.trials, run.axes, style_of)
     yield Drawing("forest", "First", "Cost and return by task", caption, figure)
-    section = "Overview"
-    plane = overview_figures.return_cost_plane(run.trials, run.axes, style_of)
     caption = "Small points are seeds, large ones their mean; hollow ones are oracles. Better is up and to the left."
-    yield Drawing("return_cost", section, "Return against cost", caption, plane)
-    caption = "Points: mean of the middle half of all seeds and tasks; bars: 95 % stratified bootstrap intervals."
+    figure = overview_figures.return_cost_plane(run.trials, run.axes, style_of)
+    yield Drawing("return_cost", section, "Return against cost", caption, figure)
     if len(over_tasks):
+        caption = "Points: mean of the middle half of all seeds and tasks; bars: 95 % stratified bootstrap intervals."
         known = over_tasks[over_tasks["normalized_cost_iqm"].notna()]
         figure = overview_figures.interquartile_means(known, run.axes, style_of, "all tasks")
         yield Drawing("interquartile_means", section, "Interquartile means over all tasks", caption, figure)
+        caption = "Share of runs (seeds of all tasks) beyond each level, with 95 % bootstrap bands: higher is better."
         figure = overview_figures.performance_profiles(run.trials, run.axes, style_of)
-        profile = "Share of runs (seeds of all tasks) beyond each level, with 95 % bootstrap bands: higher is better."
-        yield Drawing("performance_profiles", section, "Performance profiles", profile, figure)
+        yield Drawing("performance_profiles", section, "Performance profiles", caption, figure)
     if len(compared) > 1:
-        said = "Mann-Whitney over runs, averaged over tasks; bars: 95 % bootstrap intervals; hollow: oracles."
-        yield Drawing(
-            "improvement", section, "SafeMIL against each method", said, overview_figures.improvement(compared)
-        )
+        caption = "Mann-Whitney over runs, averaged over tasks; bars: 95 % bootstrap intervals; hollow: oracles."
+        figure = overview_figures.improvement(compared)
+        yield Drawing("improvement", section, "SafeMIL against each method", caption, figure)
 
 
 def _by_setting(run: Run, by_task: pd.DataFrame) -> Iterator[Drawing]:
@@ -100,7 +98,7 @@ def reliable_text(run: Run, task: str, axis: str) -> str:
 
 
 def _learning_curves(run: Run, by_task: pd.DataFrame) -> Iterator[Drawing]:
-    curves, style_of = load_curves(run), styles(by_task, run.axes)
+    curves, style_of = load_trial_tables(run, "curves.csv", CURVE_COLUMNS), styles(by_task, run.axes)
     caption = (
         "Mean over seeds at the steps that all seeds have; bands are 95 % t intervals of that mean, SafeMIL's alone"
         " where there are many curves."

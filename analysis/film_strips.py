@@ -20,7 +20,7 @@ try:
     import pandas as pd
 
     from analysis import labels
-    from analysis.load import Run, load_run
+    from analysis.load import load_run
     from analysis.trial_rows import read_json
     from safemil.config.errors import UserError, entry_point
 except ModuleNotFoundError as missing:
@@ -39,7 +39,8 @@ def draw_strips(folder: Path, task: str | None = None, methods: Sequence[str] = 
     """
     run = load_run(folder)
     task = task or sorted(run.trials["task"].unique())[0]
-    trials = [trial for method in methods for trial in _first_trial(run, task, method)]
+    rows = run.trials[run.trials["task"] == task].sort_values("seed", kind="stable").drop_duplicates("method")
+    trials = rows[rows["method"].isin(methods)].to_dict("records")
     if not run.has_folders or not trials:
         raise UserError(f"{folder}: no trial folder of {task} with {' or '.join(methods)}; nothing to draw")
     strips = []
@@ -49,12 +50,7 @@ def draw_strips(folder: Path, task: str | None = None, methods: Sequence[str] = 
             path.parent.mkdir(exist_ok=True)
             _draw(folder / "trials" / trial["trial_id"], trial, path, frames)
         strips.append(path)
-    return strips
-
-
-def _first_trial(run: Run, task: str, method: str) -> list[dict]:
-    rows = run.trials[(run.trials["task"] == task) & (run.trials["method"] == method)]
-    return rows.sort_values("seed", kind="stable").head(1).to_dict("records")
+    return sorted(strips)
 
 
 def _draw(trial_folder: Path, trial: dict, path: Path, frames: int) -> None:
@@ -73,20 +69,18 @@ def _draw(trial_folder: Path, trial: dict, path: Path, frames: int) -> None:
     length = int(episodes.loc[episodes["index"] == 0, "length"].iloc[-1])
     wanted = set(np.linspace(1, length, frames + 1).round().astype(int)[1:].tolist())
     drawn: list[np.ndarray] = []
+    cost_before = 0.0
+
+    def on_step(episode: Episode) -> None:
+        nonlocal cost_before
+        if episode.length in wanted:
+            image = Image.fromarray(np.ascontiguousarray(simulator.render()))
+            small = np.asarray(image.resize((FRAME_WIDTH, round(image.height * FRAME_WIDTH / image.width))))
+            caption = f"step {episode.length}   cost {episode.cost:g}"
+            drawn.append(annotate(small, caption, episode.cost > cost_before))
+        cost_before = episode.cost
+
     with make(task, render=True) as simulator, one_torch_thread():
-        cost_before = 0.0
-
-        def on_step(episode: Episode) -> None:
-            nonlocal cost_before
-            if episode.length in wanted:
-                caption = f"step {episode.length}   cost {episode.cost:g}"
-                image = Image.fromarray(np.ascontiguousarray(simulator.render()))
-                height = round(image.height * FRAME_WIDTH / image.width)
-                drawn.append(
-                    annotate(np.asarray(image.resize((FRAME_WIDTH, height))), caption, episode.cost > cost_before)
-                )
-            cost_before = episode.cost
-
         episode = play(load_policy(trial_folder), simulator, 0, seed, on_step)
     framed = [np.pad(frame, ((0, 0), (0, GAP), (0, 0)), constant_values=255) for frame in drawn]
     strip = Image.fromarray(np.concatenate(framed, axis=1)[:, :-GAP]).quantize(256)
@@ -101,9 +95,8 @@ def _draw(trial_folder: Path, trial: dict, path: Path, frames: int) -> None:
 @entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(
-        "analysis/film_strips.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    keep_lines = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("analysis/film_strips.py", description=__doc__, formatter_class=keep_lines)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder, such as results/demo")
     parser.add_argument("--task", metavar="T", help="default: the run's first")
     parser.add_argument("--methods", nargs="+", default=METHODS, metavar="M", help=f"default: {' '.join(METHODS)}")

@@ -9,6 +9,18 @@ from analysis.trial_rows import value_order
 from baselines.registry import METHODS
 from safemil.config.swept import BY_COLUMN
 
+# failure signature -> the test it rests on and the usual cause; the tests are safemil/evaluation/diagnostics.py's
+SIGNATURES = {
+    "cost collapse": "MIL loss near log 2, AUROC N:U near 0.5; usually K or learning rate too small, or D_N like D_U",
+    "memorized D_N": "AUROC N:U far higher in training than held out; usually few trajectories in D_N, long training",
+    "D_N of another kind": "AUROC N:U above 0.9 in training and held out, though D_U's bad part should look like D_N;"
+    " usually D_N dearer than D_U's bad part, or D_U nearly clean",
+    "over-saturation": "over 95 % of step costs at 0 or 1, AUROC N:U below 0.6; usually the score's scale too large",
+    "weight collapse": "effective sample size below 5 % of D_U; usually the weights' temperature too small",
+    "length shortcut": "score correlated with length above 0.8; usually scores not normalized by length",
+    "safe but immobile": "return and cost below 0.1, score follows return; usually the cost learned progress, not risk",
+}
+
 
 def method_label(method: str) -> str:
     """SafeMIL for "safemil"; a method that is not registered keeps its name."""

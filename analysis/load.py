@@ -68,18 +68,11 @@ def load_run(folder: Path | str) -> Run:
     return Run(folder, trials, tuple(failed), tuple(unfinished), axes, record, has_folders)
 
 
-def load_curves(run: Run) -> pd.DataFrame:
-    """All curves.csv of the finished trials in one table: trial_id, task, method, seed, AXES, stage, step, metrics.
-
-    Empty where there are none. Rows without a stage or a step are dropped (a half-written last line).
-    """
-    return load_trial_tables(run, "curves.csv", CURVE_COLUMNS)
-
-
 def load_trial_tables(run: Run, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     """One file of every finished trial (curves.csv, scores.csv, example_steps.csv) as one table, with whose it is.
 
-    Trials without the file, or whose file lacks one of ``columns``, are left out; so are rows in which one is blank.
+    Empty where there are none. Trials without the file, or whose file lacks one of ``columns``, are left out; so are
+    rows in which one is blank (a half-written last line).
     A reference (analysis/curate.py) has no trial folders but one such file, RUN/<name>.gz, for all of them.
     """
     frames = []

@@ -1,4 +1,4 @@
-"""What report.html says beside tables and figures: a headline, key numbers, cautions, trials, where results came from.
+"""What report.html says beside tables and figures: a headline, cautions, trials, where results came from.
 
 Every sentence is computed, and true for one task or many, one seed or many, one setting or a sweep.
 """
@@ -9,7 +9,6 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 
@@ -26,7 +25,7 @@ def headline(
 ) -> str:
     """Is SafeMIL safe, and safer than others, at what return: a few sentences, verdict first, reservations last.
 
-    ``compared`` and ``ratios`` are those of ``analysis.comparison``, empty for a sweep.
+    ``compared`` and ``ratios`` are those of ``analysis.summary``, empty for a sweep.
     """
     ours = summary[summary["method"] == "safemil"]
     if ours.empty:
@@ -99,15 +98,9 @@ def _safest_baseline(ratios: pd.DataFrame) -> list[str]:
     if ratios.empty or ratios.iloc[0]["baselines"] < 2:
         return []
     row = ratios.iloc[0]
-    interval = (
-        ""
-        if math.isnan(row["ratio_low"])
-        else " [{}, {}]".format(*map(tables.decimal, row[["ratio_low", "ratio_high"]]))
-    )
     return [
-        f"The safest baseline of each task costs {tables.decimal(row['ratio'])}{interval} times as much"
-        f" ({row['reading']}, median over {row['tasks']} task{'s' if row['tasks'] > 1 else ''}; the paper states"
-        f" {PAPER_RATIO})."
+        f"The safest baseline of each task costs {tables.interval_cell(row, 'ratio').text} times as much"
+        f" ({row['reading']}, median over tasks: {row['tasks']}; the paper states {PAPER_RATIO})."
     ]
 
 
@@ -120,23 +113,6 @@ def _reservations(trials: pd.DataFrame, ours: pd.DataFrame) -> list[str]:
     if warned:
         found.append(f"{warned} of {len(mine)} SafeMIL trials show a failure signature, see Diagnostics.")
     return found
-
-
-def key_numbers(run: Run, by_task: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """(what, number, beside it): SafeMIL's where it has one row, else what the run covers: averages would mix tasks."""
-    missing = len(run.failed) + len(run.unfinished)
-    finished = ("Trials finished", str(len(run.trials)), f"of {len(run.trials) + missing}")
-    rows = {method: by_task[by_task["method"] == method] for method in ("safemil", "bc-all")}
-    if len(rows["safemil"]) != 1:
-        settings = len(by_task[["method", *run.axes]].drop_duplicates())
-        counts = [("Tasks", by_task["task"].nunique()), ("Methods and settings", settings)]
-        seeds = ("Seeds", str(run.trials["seed"].nunique()), "")
-        return [*[(what, str(count), "") for what, count in counts], seeds, finished]
-    numbers = []
-    for what, metric in (("cost", "normalized_cost"), ("CVaR 20 %", "cvar_cost_20"), ("return", "normalized_return")):
-        ours, *other = [tables.decimal(value) for part in rows.values() for value in part[f"{metric}_mean"][:1]]
-        numbers.append((f"SafeMIL, {what}", ours, f"BC-All {other[0]}" if other else ""))
-    return [*numbers, finished]
 
 
 def cautions(run: Run, by_task: pd.DataFrame) -> list[str]:
@@ -162,30 +138,17 @@ def cautions(run: Run, by_task: pd.DataFrame) -> list[str]:
     return found
 
 
-@dataclass(frozen=True)
-class TrialCell:
-    """The trials behind one number of the tables: a task, a method, a setting."""
-
-    anchor: str
-    name: str
-    commands: tuple[str, ...]
-    trials: tuple[dict, ...]  # trial_id, numbers, warnings of each seed
-
-
-def trial_cells(run: Run) -> list[TrialCell]:
-    """Every trial in the tables, in blocks that the numbers link to, with the commands that made them."""
+def trial_blocks(run: Run) -> list[dict]:
+    """Every trial in the tables, in blocks that the numbers link to: anchor, name, commands, trials (rows of texts)."""
     columns = ["normalized_return", "normalized_cost", "cvar_cost_20", "auroc", "train_seconds", "eval_seconds"]
-    cells = []
+    blocks = []
     for (task, method, *values), group in run.trials.groupby(["task", "method", *run.axes], sort=False, dropna=False):
-        trials = tuple(
-            {"trial_id": row["trial_id"], "numbers": [row[column] for column in columns], "warnings": row["warnings"]}
-            for row in group.to_dict("records")
-        )
-        commands = group.get("command", [])
+        trials = [(row["trial_id"], [row[name] for name in columns], row["warnings"]) for _, row in group.iterrows()]
+        commands = sorted({str(command) for command in group.get("command", []) if command})
         name = f"{task}, {labels.variant_label(method, run.axes, values)}"
-        found = tuple(sorted({str(command) for command in commands if command}))
-        cells.append(TrialCell(labels.anchor(task, method, values), name, found, trials))
-    return cells
+        anchor = labels.anchor(task, method, values)
+        blocks.append({"anchor": anchor, "name": name, "commands": commands, "trials": trials})
+    return blocks
 
 
 def provenance(run: Run) -> list[tuple[str, str]]:
@@ -193,27 +156,16 @@ def provenance(run: Run) -> list[tuple[str, str]]:
     trials = run.trials
     rows = [(key, str(run.record[key])) for key in ("grid", "command", "created") if run.record.get(key)]
     inside = not os.path.relpath(run.folder).startswith("..")
-    rows.append(
-        ("this report", f"python analysis/report.py {os.path.relpath(run.folder) if inside else run.folder.name}")
-    )
+    folder = os.path.relpath(run.folder) if inside else run.folder.name
+    rows.append(("this report", f"python analysis/report.py {folder}"))
     rows.append(("git commit", ", ".join(sorted(filter(None, trials["git_commit"].unique()))) or "not recorded"))
     for task, hashes in trials.groupby("task")["dataset_sha256"]:
         rows.append((f"data of {task}, sha256", ", ".join(sorted(filter(None, hashes.unique()))) or "not recorded"))
     for versions in sorted(filter(None, trials["package_versions"].unique())):
         rows.append(("packages", _flat_versions(versions)))
-    spent = [_duration(trials[column].sum()) for column in ("train_seconds", "eval_seconds")]
-    rows.append(("time, all trials", f"{spent[0]} of training, {spent[1]} of evaluation"))
+    hours = [trials[column].sum() / 3600 for column in ("train_seconds", "eval_seconds")]
+    rows.append(("time, all trials", f"{hours[0]:.2g} hours of training, {hours[1]:.2g} hours of evaluation"))
     return rows
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
 
 
 def _flat_versions(text: str) -> str:

@@ -14,41 +14,35 @@ from __future__ import annotations
 import argparse
 import base64
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 try:
     import jinja2
     import pandas as pd
 
-    from analysis import comparison, page_text, panels, summary, table_text, tables, wide_tables
+    from analysis import page_text, styles, summary, table_text, tables, wide_tables
     from analysis.figures import Drawing, draw_all
     from analysis.load import Run, load_run, write_trials_csv
+    from analysis.table_text import Table
     from safemil.config.errors import UserError, entry_point
 except ModuleNotFoundError as missing:
     # Started as a script, Python sees analysis/ and not the folder above it: the packages must be installed.
     sys.exit(f"error: {missing}; install this project first: pip install -e . (make demo and make test do it)")
 
 
-@dataclass(frozen=True)
-class Numbers:
+class Numbers(NamedTuple):
     """Everything that is computed of a run, once."""
 
     by_task: pd.DataFrame
     over_tasks: pd.DataFrame
     compared: pd.DataFrame
     ratios: pd.DataFrame
-
-    @classmethod
-    def of(cls, run: Run) -> Numbers:
-        settled = run.trials, run.axes, summary.REPETITIONS
-        functions: list[Callable[..., pd.DataFrame]] = [summary.summarize, summary.summarize_over_tasks]
-        functions += [comparison.compare_methods, comparison.safety_ratios]
-        return cls(*(function(*settled) for function in functions))
 
 
 def build_report(run_folder: Path | str, small: bool = False) -> Path:
@@ -62,60 +56,63 @@ def build_report(run_folder: Path | str, small: bool = False) -> Path:
         if (folder / "trials").is_dir():
             write_trials_csv(folder)
         run = load_run(folder)
-        numbers = Numbers.of(run)
+        settled = run.trials, run.axes, summary.REPETITIONS
+        functions = (summary.summarize, summary.summarize_over_tasks, summary.compare_methods, summary.safety_ratios)
+        numbers = Numbers(*(function(*settled) for function in functions))
         shown = _write_tables(run, numbers)
         images = _write_figures(run.folder / "report" / "figures", run, numbers, small)
         page = run.folder / "report" / "report.html"
         page.write_text(_render(run, numbers, shown, images, small), encoding="utf-8")
     except OSError as error:
-        raise UserError(
-            f"{error.filename or folder}: {error.strerror}; the report needs to read and write RUN"
-        ) from error
+        where = error.filename or folder
+        raise UserError(f"{where}: {error.strerror}; the report needs to read and write RUN") from error
     return page
 
 
-def _write_tables(run: Run, numbers: Numbers) -> list[tables.Table]:
+def _write_tables(run: Run, numbers: Numbers) -> list[Table]:
     """Every table as csv (numbers), md and tex (text); returned in the order of the page."""
     folder = _emptied(run.folder / "report" / "tables", ("csv", "md", "tex"))
-    made: list[tuple[tables.Table | None, pd.DataFrame | None]] = []
+    missing = tables.missing_lines(run)
+    shown = []
+    for made, values in _tables(run, numbers):
+        if made is not None:
+            table = replace(made, missing=missing)
+            values = table_text.to_frame(table) if values is None else values
+            values.to_csv(folder / f"{table.name}.csv", index=False, lineterminator="\n")
+            (folder / f"{table.name}.md").write_text(table_text.to_markdown(table), encoding="utf-8")
+            (folder / f"{table.name}.tex").write_text(table_text.to_latex(table), encoding="utf-8")
+            shown.append(table)
+    if missing:
+        states = (("failed", run.failed), ("unfinished", run.unfinished))
+        problems = [{**vars(problem), "state": state} for state, found in states for problem in found]
+        pd.DataFrame(problems).to_csv(folder / "missing_trials.csv", index=False, lineterminator="\n")
+    return shown
+
+
+def _tables(run: Run, numbers: Numbers) -> Iterator[tuple[Table | None, pd.DataFrame | None]]:
+    """(table, what its csv holds; None: the texts of the table), in the order of the page."""
+    yield tables.main_table(run, numbers.by_task), numbers.by_task
     if len(numbers.compared):
-        made.append((wide_tables.comparison_table(numbers.compared), numbers.compared))
+        yield wide_tables.comparison_table(numbers.compared), numbers.compared
     if len(numbers.ratios):
-        made.append((wide_tables.ratio_table(numbers.ratios), numbers.ratios))
+        yield wide_tables.ratio_table(numbers.ratios), numbers.ratios
     if run.trials["task"].nunique() > 1:
-        made.append((wide_tables.methods_by_task(run, numbers.by_task), None))
-    made.append((tables.main_table(run, numbers.by_task), numbers.by_task))
-    overall = tables.overall_table(run, numbers.by_task, numbers.over_tasks)
-    made.append((overall, numbers.over_tasks if len(numbers.over_tasks) else None))
+        yield wide_tables.methods_by_task(run, numbers.by_task), None
+    over_tasks = numbers.over_tasks if len(numbers.over_tasks) else None
+    yield tables.overall_table(run, numbers.by_task, numbers.over_tasks), over_tasks
     for axis in run.axes:
         others = [other for other in run.axes if other != axis]
         blocks = [block for _, block in tables.varying_blocks(numbers.by_task, axis, others)]
-        made.append((tables.axis_table(run, numbers.by_task, axis), pd.concat(blocks)))
-    made += [(wide_tables.signatures_table(run), None), (wide_tables.diagnostics_table(run), None)]
-    missing = tables.missing_lines(run)
-    shown = []
-    for table, values in made:
-        if table is not None:
-            shown.append(replace(table, missing=missing))
-            values = table_text.to_frame(table) if values is None else values
-            values.to_csv(folder / f"{table.name}.csv", index=False, lineterminator="\n")
-            (folder / f"{table.name}.md").write_text(table_text.to_markdown(shown[-1]), encoding="utf-8")
-            (folder / f"{table.name}.tex").write_text(table_text.to_latex(shown[-1]), encoding="utf-8")
-    if missing:
-        problems = [vars(problem) | {"state": "failed"} for problem in run.failed]
-        problems += [vars(problem) | {"state": "unfinished"} for problem in run.unfinished]
-        pd.DataFrame(problems).to_csv(folder / "missing_trials.csv", index=False, lineterminator="\n")
-    return shown
+        yield tables.axis_table(run, numbers.by_task, axis), pd.concat(blocks)
+    yield wide_tables.signatures_table(run), None
+    yield wide_tables.diagnostics_table(run), None
 
 
 def _write_figures(folder: Path, run: Run, numbers: Numbers, small: bool) -> list[tuple[Drawing, str]]:
     """png and pdf files; returns each drawing with its png as base64 text for the page."""
     _emptied(folder, ("png", "pdf"))
-    images = []
-    for drawing in draw_all(run, numbers.by_task, numbers.over_tasks, numbers.compared):
-        png = panels.save(drawing.figure, folder / drawing.name, small)
-        images.append((drawing, _base64(png)))
-    return images
+    drawings = draw_all(run, numbers.by_task, numbers.over_tasks, numbers.compared)
+    return [(drawing, _base64(styles.save(drawing.figure, folder / drawing.name, small))) for drawing in drawings]
 
 
 def _film_strips(folder: Path) -> list[tuple[str, str]]:
@@ -124,21 +121,13 @@ def _film_strips(folder: Path) -> list[tuple[str, str]]:
     return [(strip.with_suffix(".txt").read_text(encoding="utf-8").strip(), _base64(strip)) for strip in strips]
 
 
-def _render(
-    run: Run, numbers: Numbers, shown: list[tables.Table], images: list[tuple[Drawing, str]], small: bool
-) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+def _render(run: Run, numbers: Numbers, shown: list[Table], images: list[tuple[Drawing, str]], small: bool) -> str:
+    strict = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), **strict)
     (first, *others), diagnostics = images, [table for table in shown if table.name in ("signatures", "diagnostics")]
     return environment.get_template("report.html.j2").render(
         name=run.folder.resolve().name,
         headline=page_text.headline(run.trials, numbers.by_task, run.axes, numbers.compared, numbers.ratios),
-        numbers=page_text.key_numbers(run, numbers.by_task),
         run=run,
         first=first,
         cautions=page_text.cautions(run, numbers.by_task),
@@ -148,7 +137,7 @@ def _render(
         small=small,
         film_strips=_film_strips(run.folder),
         blocks=lambda table: [(group, list(rows)) for group, rows in groupby(table.rows, key=lambda row: row.group)],
-        cells=page_text.trial_cells(run),
+        cells=page_text.trial_blocks(run),
         decimal=tables.decimal,
         provenance=page_text.provenance(run),
         link=lambda trial_id: f"../trials/{quote(trial_id)}/" if run.has_folders else "",

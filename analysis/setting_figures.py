@@ -16,9 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis import labels, sweeps
-from analysis.panels import cost_axis, legend_of, panel_grid, reference_line
-from analysis.styles import GREY, INK, STYLE, Style, each_style, styles
+from analysis import labels, styles, sweeps
 from analysis.summary import t_interval
 from analysis.trial_rows import value_order
 
@@ -39,7 +37,7 @@ CURVE_PANELS = {
 MOST_BANDS = 4  # with more curves than this SafeMIL alone has a band: others would hide what is below them
 
 
-@matplotlib.rc_context(STYLE)
+@matplotlib.rc_context(styles.STYLE)
 def learning_curves(curves: pd.DataFrame, task: str, axes: Sequence[str], style_of: dict) -> Figure | None:
     """Evaluations and training losses over steps: mean over seeds, band = 95 % t interval of that mean.
 
@@ -50,12 +48,12 @@ def learning_curves(curves: pd.DataFrame, task: str, axes: Sequence[str], style_
     drawn = [metric for metric in CURVE_PANELS if _has_curve(here, metric)]
     if not drawn:
         return None
-    used = [style for style, _ in each_style(here, axes, style_of)]
-    handles, legend_title = legend_of(used)
-    figure, panels = panel_grid(len(drawn), 2, (4.1, 2.75), handles, task, legend_title)
+    used = [style for style, _ in styles.each_style(here, axes, style_of)]
+    handles, legend_title = styles.legend_of(used)
+    figure, panels = styles.panel_grid(len(drawn), 2, (4.1, 2.75), handles, task, legend_title)
     for panel, metric in zip(panels, drawn, strict=True):
         highest = 0.0
-        for style, mine in each_style(here[here[metric].notna()], axes, style_of):
+        for style, mine in styles.each_style(here[here[metric].notna()], axes, style_of):
             wide = mine.pivot_table(index="step", columns="seed", values=metric, aggfunc="mean").dropna()
             if wide.empty:
                 continue
@@ -68,16 +66,16 @@ def learning_curves(curves: pd.DataFrame, task: str, axes: Sequence[str], style_
             if wide.shape[1] > 1 and (len(used) <= MOST_BANDS or style.method == "safemil" and not axes) and not loss:
                 band = np.array([t_interval(values) for values in wide.to_numpy()]).T
                 panel.fill_between(wide.index, *band, color=style.color, alpha=0.12, linewidth=0)
-        reference_line(panel, metric)
+        styles.reference_line(panel, metric)
         if metric == "normalized_cost":
-            cost_axis(panel, "y", highest)
+            styles.cost_axis(panel, "y", highest)
         panel.set(title=CURVE_PANELS[metric][0], xlabel=CURVE_PANELS[metric][1])
         panel.set_xlim(left=0)
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     return figure
 
 
-@matplotlib.rc_context(STYLE)
+@matplotlib.rc_context(styles.STYLE)
 def axis_curves(trials: pd.DataFrame, task: str, axis: str, others: Sequence[str]) -> Figure:
     """Metrics over the values of one setting, evenly spaced: small points are seeds, large ones means with intervals.
 
@@ -88,20 +86,20 @@ def axis_curves(trials: pd.DataFrame, task: str, axis: str, others: Sequence[str
     place = {value: i for i, value in enumerate(values)}
     # Words (hard, linear, ...) have no order: their points are not joined.
     ordered = all(isinstance(value, (int, float)) or value == "full" for value in values)
-    parts = list(each_style(here, others, styles(here, others)))
+    parts = list(styles.each_style(here, others, styles.styles(here, others)))
     varying = [(style, mine[mine[axis] != ""]) for style, mine in parts if mine[axis].nunique() > 1]
     level = [(style, mine) for style, mine in parts if mine[axis].nunique() <= 1]
     drawn = [metric for metric in AXIS_PANELS if here[metric].notna().any()]
     bounds = _bound_curves(varying, axis, place) if "mil_loss_final" in drawn else []
-    figure, panels = panel_grid(len(drawn), 2, (4.1, 2.8), *_axis_legend(varying, level, bounds, ordered, task))
+    figure, panels = styles.panel_grid(len(drawn), 2, (4.1, 2.8), *_axis_legend(varying, level, bounds, ordered, task))
     for panel, metric in zip(panels, drawn, strict=True):
         _over_values(panel, varying, axis, metric, place, ordered)
         for style, mine in level:
             if mine[metric].notna().any():
                 panel.axhline(mine[metric].mean(), color=style.color, linestyle=style.line, linewidth=1.3, zorder=1)
-        reference_line(panel, metric)
+        styles.reference_line(panel, metric)
         if metric == "normalized_cost":
-            cost_axis(panel, "y", here[metric].max())
+            styles.cost_axis(panel, "y", here[metric].max())
         if metric == "mil_loss_final":
             for _, line, color, points in bounds:
                 panel.plot(*points, color=color, linestyle=line, linewidth=1.2)
@@ -120,13 +118,13 @@ def axis_curves(trials: pd.DataFrame, task: str, axis: str, others: Sequence[str
 
 def _axis_legend(varying: list, level: list, bounds: list[tuple], ordered: bool, title: str) -> tuple[list, str, str]:
     """(handles, title, title of the legend), as ``panel_grid`` takes them."""
-    handles, legend_title = legend_of([style for style, _ in (*varying, *level)])
+    handles, legend_title = styles.legend_of([style for style, _ in (*varying, *level)])
     for handle, _ in zip(handles, varying if ordered else [], strict=False):
         handle.set_linestyle("-")
     for handle in handles[len(varying) :]:
         handle.set_marker("")
     handles += [
-        Line2D([], [], color=INK, linestyle=line, linewidth=1.2, label=labels.mathtext(name))
+        Line2D([], [], color=styles.INK, linestyle=line, linewidth=1.2, label=labels.mathtext(name))
         for name, line, *_ in bounds
     ]
     return list({handle.get_label(): handle for handle in handles}.values()), title, legend_title
@@ -155,7 +153,7 @@ def _over_values(panel: Axes, varying: list, axis: str, metric: str, place: dict
     seaborn.pointplot(**rows, dodge=dodge, errorbar=t_interval, err_kws=bar, **marks, **lines)
 
 
-def _bound_curves(parts: Iterable[tuple[Style, pd.DataFrame]], axis: str, place: dict) -> list[tuple]:
+def _bound_curves(parts: Iterable[tuple[styles.Style, pd.DataFrame]], axis: str, place: dict) -> list[tuple]:
     """(name, line, color, points) of ``sweeps.loss_bounds``; black where all methods have the same."""
     bounds = [(style, sweeps.loss_bounds(mine, axis)) for style, mine in parts]
     curves = []
@@ -163,7 +161,7 @@ def _bound_curves(parts: Iterable[tuple[Style, pd.DataFrame]], axis: str, place:
         style_of_curve = {tuple(of[name].items()): style for style, of in reversed(bounds) if len(of[name]) > 1}
         for curve, style in style_of_curve.items():
             points = sorted((place[value], height) for value, height in curve)
-            color = INK if len(style_of_curve) == 1 else style.color
+            color = styles.INK if len(style_of_curve) == 1 else style.color
             curves.append((sweeps.LOSS_BOUNDS[name], line, color, list(zip(*points, strict=True))))
     return curves
 
@@ -171,13 +169,13 @@ def _bound_curves(parts: Iterable[tuple[Style, pd.DataFrame]], axis: str, place:
 def _mark_reliable(panel: Axes, here: pd.DataFrame, axis: str, others: Sequence[str], place: dict) -> None:
     """A line at the smallest value from which SafeMIL separates reliably (``analysis.sweeps``), where it has one."""
     value = None if others else sweeps.reliable_from(here[here["method"] == "safemil"], axis)
-    panel.axhline(sweeps.RELIABLE_AUROC, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1.5)
+    panel.axhline(sweeps.RELIABLE_AUROC, color=styles.GREY, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1.5)
     if value is not None:
-        panel.axvline(place[value], color=GREY, linewidth=0.9, zorder=1.5)
+        panel.axvline(place[value], color=styles.GREY, linewidth=0.9, zorder=1.5)
         note = f" reliable from {labels.axis_short(axis)} = {labels.value_text(value)} "
         right_half = place[value] > (len(place) - 1) / 2
         where = {"ha": "right" if right_half else "left", "transform": panel.get_xaxis_transform()}
-        panel.text(place[value], 0.2, note, fontsize=7.5, color=GREY, **where)
+        panel.text(place[value], 0.2, note, fontsize=7.5, color=styles.GREY, **where)
 
 
 def _has_curve(curves: pd.DataFrame, metric: str) -> bool:

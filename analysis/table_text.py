@@ -24,7 +24,7 @@ class Cell:
     """What is shown, what it is sorted by, and which trials it came from (``labels.anchor``, a link on the page)."""
 
     text: str
-    value: float | str
+    value: float | str | None = None  # the row's place
     bold: bool = False
     anchor: str = ""
 

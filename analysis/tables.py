@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import math
+import re
+import string
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,14 +47,11 @@ def print_table(folder: Path | str) -> None:
 
 def main_table(run: Run, summary: pd.DataFrame) -> Table:
     """Methods within each task: return, cost, CVaR of the worst 20 %, whether it is safe, and failure signatures."""
-    footnotes = _Footnotes()
     columns = [metric for metric in MAIN_METRICS if summary[f"{metric}_mean"].notna().any()]
-    rows = []
-    for place, row in enumerate(summary.to_dict("records")):
-        name = marked_variant(row, run.axes)
-        rows.append(
-            Row(row["task"], row["role"], (Cell(name, f"{place:05d}"), *_cells(row, run.axes, columns, footnotes)))
-        )
+    rows = [
+        Row(row["task"], row["role"], (Cell(marked_variant(row, run.axes)), *_cells(row, run.axes, columns)))
+        for row in summary.to_dict("records")
+    ]
     limits = sorted(run.trials["cost_limit"].dropna().unique())
     limit = f" ({', '.join(f'{limit:g}' for limit in limits)})" if limits else ""
     spread = "Mean ± standard deviation over seeds" if summary["seeds"].max() > 1 else "One seed: no spread"
@@ -61,33 +60,26 @@ def main_table(run: Run, summary: pd.DataFrame) -> Table:
         " scale. Return 0 and 1 are DSRL's lowest and highest reference returns.",
         "✓: mean cost at most 1 (beside it, in how many of the seeds, where they disagree). Bold: highest return among"
         " the safe methods of a task, oracles aside.",
+        *oracle_note(summary),
     ]
-    if (summary["role"] == "oracle").any():
-        notes.append("†: oracle, trained with labels, costs or rewards that the other methods do not see.")
     names = [(labels.axis_short(axis), labels.axis_title(axis)) for axis in run.axes]
     notes += [f"{short}: {title}." for short, title in names if short not in title]
-    table = Table("main", "Return and cost by task", "Task", ("Method", *_headers(columns)), tuple(rows), tuple(notes))
-    return footnotes.under(table)
+    return _with_letters("main", "Return and cost by task", "Task", ("Method", *_headers(columns)), rows, notes)
 
 
 def overall_table(run: Run, by_task: pd.DataFrame, over_tasks: pd.DataFrame) -> Table:
     """Interquartile means with intervals: over all tasks, then task by task over its seeds."""
     parts = [("All tasks", over_tasks)] if len(over_tasks) else []
-    parts += [(str(task), rows) for task, rows in by_task.groupby("task", sort=True)]
     rows = []
-    for group, part in parts:
-        for place, row in enumerate(part.to_dict("records")):
-            anchor = row_anchor(row, run.axes)
+    for group, part in [*parts, *by_task.groupby("task", sort=True)]:
+        for row in part.to_dict("records"):
             by_seed = (row.get("safe_seeds"), row["seeds"], "seed")
             within, of, unit = by_seed if "task" in row else (row["safe_tasks"], row["tasks"], "task")
-            cells = (
-                Cell(marked_variant(row, run.axes), f"{place:05d}"),
-                interval_cell(row, "normalized_return", "normalized_return_iqm", anchor),
-                interval_cell(row, "normalized_cost", "normalized_cost_iqm", anchor),
-                Cell(f"{within} of {of} {unit}{'s' if of > 1 else ''}", within / of),
-                Cell(str(row["seeds"]), row["seeds"]),
-            )
-            rows.append(Row(group, row["role"], cells))
+            cells = [Cell(marked_variant(row, run.axes))]
+            for metric in ("normalized_return", "normalized_cost"):
+                cells.append(interval_cell(row, metric, f"{metric}_iqm", row_anchor(row, run.axes)))
+            cells.append(Cell(f"{within} of {of} {unit}{'s' if of > 1 else ''}", within / of))
+            rows.append(Row(str(group), row["role"], (*cells, Cell(str(row["seeds"]), row["seeds"]))))
     notes = [
         "IQM: mean of the middle half of all seeds and tasks; in brackets the 95 % stratified bootstrap interval"
         f" ({REPETITIONS} repetitions, seeds redrawn within each task: it speaks of these tasks).",
@@ -100,21 +92,20 @@ def overall_table(run: Run, by_task: pd.DataFrame, over_tasks: pd.DataFrame) -> 
 
 def axis_table(run: Run, summary: pd.DataFrame, axis: str) -> Table:
     """One row per value of ``axis``, a block per task, method and other settings; methods without it are absent."""
-    footnotes = _Footnotes()
     columns = [metric for metric in HEADERS if summary[f"{metric}_mean"].notna().any()]
     others = [other for other in run.axes if other != axis]
     rows = []
     for (task, method, *values), block in varying_blocks(summary, axis, others):
         group = f"{task}, {labels.variant_label(method, others, values)}"
-        for place, row in enumerate(block.to_dict("records")):
-            value = Cell(labels.value_text(row[axis]), f"{place:05d}")
-            rows.append(Row(group, row["role"], (value, *_cells(row, run.axes, columns, footnotes, mark_best=False))))
+        for row in block.assign(best_safe_return=False).to_dict("records"):
+            cells = (Cell(labels.value_text(row[axis])), *_cells(row, run.axes, columns))
+            rows.append(Row(group, row["role"], cells))
     title = labels.axis_title(axis)
-    header = (title[0].upper() + title[1:], *_headers(columns))
     notes = ["Scales and marks as in the table by task."]
     if "auroc_unlabeled" in columns:
         notes.append("AUROC N:U: of D_N against D_U, held out; needs no hidden label, at most (1 + p) / 2.")
-    return footnotes.under(Table(f"by_{axis}", f"By {title}", "Task and method", header, tuple(rows), tuple(notes)))
+    header = (title[0].upper() + title[1:], *_headers(columns))
+    return _with_letters(f"by_{axis}", f"By {title}", "Task and method", header, rows, notes)
 
 
 def varying_blocks(summary: pd.DataFrame, axis: str, others: Sequence[str]) -> list[tuple[tuple, pd.DataFrame]]:
@@ -159,20 +150,30 @@ def missing_lines(run: Run) -> tuple[str, ...]:
     return (f"Not in this table: of {total} trials, {counts}.", *listed)
 
 
-def _cells(
-    row: dict, axes: Sequence[str], columns: Sequence[str], footnotes: _Footnotes, mark_best: bool = True
-) -> list[Cell]:
-    """Everything right of a row's name: metrics, safe or not, seeds and episodes, footnotes."""
+def marked_variant(row: dict, axes: Sequence[str]) -> str:
+    """ "SafeMIL (K=64)", oracles with a dagger."""
+    mark = " †" if row["role"] == "oracle" else ""
+    return labels.variant_label(row["method"], axes, [row[axis] for axis in axes]) + mark
+
+
+def oracle_note(summary: pd.DataFrame) -> list[str]:
+    """What the dagger means, where a row has one."""
+    note = "†: oracle, trained with labels, costs or rewards that the other methods do not see."
+    return [note] if (summary["role"] == "oracle").any() else []
+
+
+def _cells(row: dict, axes: Sequence[str], columns: Sequence[str]) -> list[Cell]:
+    """Everything right of a row's name: metrics, safe or not, seeds and episodes, letters of the failure signatures."""
     anchor = row_anchor(row, axes)
-    cells = []
-    for metric in columns:
-        best = mark_best and metric == "normalized_return" and row["best_safe_return"]
-        cells.append(Cell(mean_text(row, metric), row[f"{metric}_mean"], best, anchor))
+    best = {"normalized_return": row["best_safe_return"]}
+    cells = [Cell(mean_text(row, name), row[f"{name}_mean"], best.get(name, False), anchor) for name in columns]
     low, high = row["episodes_min"], row["episodes_max"]
     episodes = "?" if math.isnan(low) else f"{low:.0f}" if low == high else f"{low:.0f}–{high:.0f}"
-    letters = footnotes.letters(row["warnings"])
     within = "" if row["safe_seeds"] in (0, row["trials"]) else f" {row['safe_seeds']}/{row['trials']}"
     cells.append(Cell(("✓" if row["safe"] else "✗") + within, row["safe"] + row["safe_seeds"] / row["trials"]))
+    # "collapse (2 of 5 seeds);saturation (5 of 5 seeds)" -> "a 2/5, b 5/5"
+    shown = sorted(re.findall(r"([^;]+) \((\d+) of (\d+) seeds\)", row["warnings"]))
+    letters = ", ".join(f"{_letter(name)} {count}/{of}" for name, count, of in shown)
     return [*cells, Cell(f"{row['seeds']} × {episodes}", row["seeds"], anchor=anchor), Cell(letters, letters)]
 
 
@@ -180,31 +181,16 @@ def _headers(columns: Sequence[str]) -> tuple[str, ...]:
     return (*[HEADERS[metric] for metric in columns], "Safe", "Seeds × episodes", "Notes")
 
 
-def marked_variant(row: dict, axes: Sequence[str]) -> str:
-    """ "SafeMIL (K=64)", oracles with a dagger."""
-    mark = " †" if row["role"] == "oracle" else ""
-    return labels.variant_label(row["method"], axes, [row[axis] for axis in axes]) + mark
+def _letter(signature: str) -> str:
+    """The letter of a failure signature, the same in every table; its name where it is unknown."""
+    return dict(zip(labels.SIGNATURES, string.ascii_lowercase, strict=False)).get(signature, signature)
 
 
-class _Footnotes:
-    """Gives each distinct failure signature a letter, and lists what the letters stand for."""
-
-    def __init__(self) -> None:
-        self._letter_of: dict[str, str] = {}
-
-    def letters(self, warnings: str) -> str:
-        """ "collapse (2 of 5 seeds);saturation (5 of 5 seeds)" -> "a 2/5, b 5/5"."""
-        marks = []
-        for warning in filter(None, warnings.split(";")):
-            signature, _, count = warning.rpartition(" (")
-            letter = self._letter_of.setdefault(signature, "abcdefghijklmnopqrstuvwxyz"[len(self._letter_of) % 26])
-            marks.append(f"{letter} {count.removesuffix(' seeds)').replace(' of ', '/')}")
-        return ", ".join(sorted(marks))
-
-    def under(self, table: Table) -> Table:
-        """The table with what its letters stand for, or without the last column, Notes, where it would be empty."""
-        if not self._letter_of:
-            rows = tuple(replace(row, cells=row.cells[:-1]) for row in table.rows)
-            return replace(table, header=table.header[:-1], rows=rows)
-        lines = [f"{letter}: {signature} (in so many of the seeds)" for signature, letter in self._letter_of.items()]
-        return replace(table, notes=(*table.notes, *lines))
+def _with_letters(name: str, title: str, group: str, header: Sequence[str], rows: list[Row], notes: list[str]) -> Table:
+    """A table with what its letters stand for, or without its last column, Notes, where that would be empty."""
+    used = " ".join(row.cells[-1].text for row in rows)
+    if not used.strip():
+        header, rows = header[:-1], [replace(row, cells=row.cells[:-1]) for row in rows]
+    known = [signature for signature in labels.SIGNATURES if re.search(rf"\b{_letter(signature)} \d", used)]
+    notes = [*notes, *[f"{_letter(signature)}: {signature} (in so many of the seeds)" for signature in known]]
+    return Table(name, title, group, tuple(header), tuple(rows), tuple(notes))

@@ -14,7 +14,7 @@ from analysis import labels
 from analysis.load import Run
 from analysis.summary import REPETITIONS
 from analysis.table_text import Cell, Row, Table
-from analysis.tables import decimal, interval_cell, marked_variant, mean_text, row_anchor
+from analysis.tables import decimal, interval_cell, marked_variant, mean_text, oracle_note, row_anchor
 
 BLOCKS = {
     "normalized_return": "Normalized return ↑",
@@ -22,22 +22,6 @@ BLOCKS = {
     "cvar_cost_20": "CVaR 20 % of the cost ↓",
 }
 PAPER_RATIO = 3.7  # the paper's "median 3.7x"; its formula is not stated in the sources we have
-# signature -> the test it rests on, the usual cause; the tests themselves are safemil/evaluation/diagnostics.py's
-SIGNATURES = {
-    "cost collapse": (
-        "MIL loss within 0.01 of log 2, AUROC N:U near 0.5",
-        "K or learning rate too small, D_N like D_U",
-    ),
-    "memorized D_N": ("AUROC N:U far higher in training than held out", "few trajectories in D_N, long training"),
-    "D_N of another kind": (
-        "AUROC N:U above 0.9 in training and held out, though D_U's bad part should look like D_N",
-        "D_N dearer than D_U's bad part, or D_U nearly clean",
-    ),
-    "over-saturation": ("more than 95 % of step costs at 0 or 1, AUROC N:U below 0.6", "score scale too large"),
-    "weight collapse": ("effective sample size below 5 % of D_U", "weight temperature too small"),
-    "length shortcut": ("score correlated with trajectory length above 0.8", "scores not normalized by length"),
-    "safe but immobile": ("return and cost below 0.1, score follows the return", "the cost learned progress, not risk"),
-}
 # column of trials.csv -> heading
 DIAGNOSTICS = {
     "auroc": "AUROC ↑",
@@ -58,33 +42,28 @@ def methods_by_task(run: Run, by_task: pd.DataFrame) -> Table:
     rows = []
     for metric, title in BLOCKS.items():
         # In the order of the summary, which within each task is the order of the methods.
-        for place, (_, part) in enumerate(by_task.groupby(keys, sort=False, dropna=False)):
+        for _, part in by_task.groupby(keys, sort=False, dropna=False):
             found = {row["task"]: row for row in part.to_dict("records")}
+            cells = [_cell(found[task], metric, run.axes) if task in found else Cell("–", math.nan) for task in tasks]
             first = next(iter(found.values()))
-            cells = [Cell(marked_variant(first, run.axes), f"{place:05d}")]
-            cells += [
-                _cell(found[task], metric, run.axes) if task in found else Cell("–", float("nan")) for task in tasks
-            ]
-            rows.append(Row(title, first["role"], tuple(cells)))
+            rows.append(Row(title, first["role"], (Cell(marked_variant(first, run.axes)), *cells)))
     low, high = by_task["episodes_min"].min(), by_task["episodes_max"].max()
     seeds = by_task["seeds"].min(), by_task["seeds"].max()
     notes = [
         f"Mean ± standard deviation over {_span(*seeds)} seeds, {_span(low, high)} episodes each. Cost 1 is the limit;"
         " ✓: mean cost at most 1. Bold: highest return among the safe methods of a task, oracles aside.",
     ]
-    if (by_task["role"] == "oracle").any():
-        notes.append("†: oracle, trained with labels, costs or rewards that the other methods do not see.")
-    header = ("Method", *tasks)
-    return Table("methods_by_task", "Methods by tasks", "Metric", header, tuple(rows), tuple(notes))
+    notes += oracle_note(by_task)
+    return Table("methods_by_task", "Methods by tasks", "Metric", ("Method", *tasks), tuple(rows), tuple(notes))
 
 
 def comparison_table(compared: pd.DataFrame) -> Table:
-    """SafeMIL against each other method, from ``analysis.comparison.compare_methods``."""
+    """SafeMIL against each other method, from ``analysis.summary.compare_methods``."""
     rows = []
-    for place, row in enumerate(compared.to_dict("records")):
+    for row in compared.to_dict("records"):
         name = labels.method_label(row["method"]) + (" †" if row["role"] == "oracle" else "")
         p = row["cost_difference_p"]
-        cells = [Cell(name, f"{place:05d}"), interval_cell(row, "cost_difference")]
+        cells = [Cell(name), interval_cell(row, "cost_difference")]
         cells.append(Cell("–" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}", p))
         cells += [interval_cell(row, column) for column in ("safer", "return_difference", "better_return")]
         lower = row["lower_iqm_tasks"]
@@ -105,13 +84,10 @@ def comparison_table(compared: pd.DataFrame) -> Table:
 
 
 def ratio_table(ratios: pd.DataFrame) -> Table:
-    """The median safety ratio in its readings, from ``analysis.comparison.safety_ratios``, and the paper's number."""
+    """The median safety ratio in its readings, from ``analysis.summary.safety_ratios``, and the paper's number."""
     shown = [(row["reading"], interval_cell(row, "ratio"), str(row["tasks"])) for row in ratios.to_dict("records")]
     shown.append(("stated by the paper", Cell(decimal(PAPER_RATIO), PAPER_RATIO), "6"))
-    rows = [
-        Row("", "label-limited", (Cell(reading, f"{place:05d}"), ratio, Cell(tasks, "")))
-        for place, (reading, ratio, tasks) in enumerate(shown)
-    ]
+    rows = [Row("", "label-limited", (Cell(reading), ratio, Cell(tasks))) for reading, ratio, tasks in shown]
     count = ratios["baselines"].max()
     safest = f"the safest of {count} label-limited baselines" if count > 1 else "the one label-limited baseline"
     notes = (
@@ -130,17 +106,14 @@ def signatures_table(run: Run) -> Table | None:
         name, anchor = labels.variant_label(method, run.axes, values), labels.anchor(task, method, values)
         for signature in sorted(set().union(*shown)):
             count = sum(signature in names for names in shown)
-            cells = (Cell(f"{task}, {name}", f"{task} {name}"), Cell(f"{count} of {len(group)}", count, anchor=anchor))
+            cells = (Cell(f"{task}, {name}"), Cell(f"{count} of {len(group)}", count, anchor=anchor))
             cells += tuple(_mean(group, column, anchor) for column in ("normalized_return", "normalized_cost"))
             found.setdefault(signature, []).append(Row(signature, labels.method_role(method), cells))
     if not found:
         return None
     rows = tuple(row for signature in sorted(found) for row in found[signature])
-    notes = [
-        "Return and cost: means over all seeds of the row. A signature is a suspicion: it says where to look first."
-    ]
-    known = [(name, *SIGNATURES[name]) for name in sorted(found) if name in SIGNATURES]
-    notes += [f"{name}: {test}; usually {cause}." for name, test, cause in known]
+    notes = ["Means over all seeds of the row. A signature is a suspicion: it says where to look first."]
+    notes += [f"{name}: {labels.SIGNATURES[name]}." for name in sorted(found) if name in labels.SIGNATURES]
     header = ("Where", "Seeds", "Return", "Cost")
     return Table("signatures", "Failure signatures found", "Signature", header, rows, tuple(notes))
 
@@ -152,7 +125,7 @@ def diagnostics_table(run: Run) -> Table | None:
     for (task, method, *values), group in run.trials.groupby(["task", "method", *run.axes], sort=True, dropna=False):
         if any(_numbers(group[name]).notna().any() for name in columns):
             name, anchor = labels.variant_label(method, run.axes, values), labels.anchor(task, method, values)
-            cells = [Cell(name, name), *[_mean(group, column, anchor) for column in columns]]
+            cells = [Cell(name), *[_mean(group, column, anchor) for column in columns]]
             order = (task, labels.group_order(method, values))
             rows.append((order, Row(task, labels.method_role(method), tuple(cells))))
     if not rows:

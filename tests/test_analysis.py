@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from analysis import comparison, summary, sweeps, table_text, tables, trial_rows, wide_tables
+from analysis import labels, summary, sweeps, table_text, tables, trial_rows, wide_tables
 from analysis.load import Run, load_run, varying_axes, write_trials_csv
 from safemil.config.swept import SWEPT
 from safemil.evaluation import aggregates
@@ -179,7 +179,7 @@ def compared_by_hand() -> pd.DataFrame:
 
 
 def test_comparison_with_each_method_by_hand():
-    table = comparison.compare_methods(compared_by_hand(), (), 300).set_index("method")
+    table = summary.compare_methods(compared_by_hand(), (), 300).set_index("method")
     assert table.index.tolist() == ["ppl", "dwbc", "bc-safe"]
     # By task, paired by seed: 0.5 - 1 and 1 - 4; Student's interval of the two has one degree of freedom.
     assert table.loc["ppl", "cost_difference"] == pytest.approx(-1.75)
@@ -194,24 +194,24 @@ def test_comparison_with_each_method_by_hand():
 
 def test_paired_differences_of_one_task_by_hand():
     """d = -1, -2, -3: mean -2, standard error 1 / sqrt(3), t(2) 4.302653; -d and d alone are as extreme."""
-    found = comparison.paired_columns("d", [np.array([-1.0, -2.0, -3.0])])
+    found = summary.paired_columns("d", [np.array([-1.0, -2.0, -3.0])])
     assert found["d"] == -2.0 and found["d_p"] == 2 / 8
     assert [found["d_low"], found["d_high"]] == pytest.approx([-2 - 4.302653 / 3**0.5, -2 + 4.302653 / 3**0.5])
-    many = comparison.paired_columns("d", [np.full(10, -1.0)] * 2)  # too many patterns to try them all
+    many = summary.paired_columns("d", [np.full(10, -1.0)] * 2)  # too many patterns to try them all
     assert 0 < many["d_p"] < 0.001
-    assert math.isnan(comparison.paired_columns("d", [np.array([]), np.array([1.0])])["d"])
+    assert math.isnan(summary.paired_columns("d", [np.array([]), np.array([1.0])])["d"])
 
 
 def test_differences_are_paired_by_seed_and_unknown_methods_are_compared_with_none():
     costs = {"safemil": {0: 1.0, 1: 5.0}, "ppl": {1: 6.0, 0: 3.0, 2: 9.0}, "mine": {0: 1.0}}
     trials = trials_frame([trial_values(m, s, c) for m, by_seed in costs.items() for s, c in by_seed.items()])
-    (pairs,) = comparison.paired_differences(trials, "normalized_cost", "ppl", ["BallCircle"])
+    (pairs,) = summary.paired_differences(trials, "normalized_cost", "ppl", ["BallCircle"])
     assert pairs.tolist() == [-2.0, -1.0]
-    assert comparison.compare_methods(trials, (), 50)["method"].tolist() == ["ppl"]
+    assert summary.compare_methods(trials, (), 50)["method"].tolist() == ["ppl"]
 
 
 def test_safety_ratio_is_against_the_safest_label_limited_baseline_of_each_task():
-    table = comparison.safety_ratios(compared_by_hand(), (), 300).set_index("reading")
+    table = summary.safety_ratios(compared_by_hand(), (), 300).set_index("reading")
     assert table["baselines"].tolist() == [2, 2, 2] and table["tasks"].tolist() == [2, 2, 2]
     # PPL is the safest baseline of A, DWBC of B; the oracle BC-Safe is none.
     expected = (1.1 / 0.6 + 2.1 / 1.1) / 2
@@ -221,7 +221,7 @@ def test_safety_ratio_is_against_the_safest_label_limited_baseline_of_each_task(
 
 
 def test_a_sweep_is_no_method_to_compare():
-    for compare in (comparison.compare_methods, comparison.safety_ratios):
+    for compare in (summary.compare_methods, summary.safety_ratios):
         assert compare(compared_by_hand(), ("bag_size",), 10).empty
         assert compare(compared_by_hand().query("method != 'safemil'"), (), 10).empty
 
@@ -316,7 +316,7 @@ def test_signatures_are_listed_with_their_seeds(warned_run):
     ]
     separated = {"auroc_unlabeled_train": 0.99, "auroc_unlabeled_held_out": 0.99}  # held out as well: not memorized
     found = {name for row in (everything_wrong(), separated) for name in failure_signatures(row)}
-    assert set(wide_tables.SIGNATURES) == found
+    assert set(labels.SIGNATURES) == found
 
 
 def everything_wrong() -> dict:
@@ -397,8 +397,8 @@ def test_latex_compiles(warned_run, tmp_path):
         pytest.skip("pdflatex is not installed")
     run, by_task = warned_run
     over_tasks = summary.summarize_over_tasks(run.trials, run.axes, 50)
-    compared = comparison.compare_methods(run.trials, run.axes, 50)
-    ratios = comparison.safety_ratios(run.trials, run.axes, 50)
+    compared = summary.compare_methods(run.trials, run.axes, 50)
+    ratios = summary.safety_ratios(run.trials, run.axes, 50)
     made = [tables.main_table(run, by_task), tables.overall_table(run, by_task, over_tasks)]
     made += [wide_tables.methods_by_task(run, by_task), wide_tables.comparison_table(compared)]
     made += [wide_tables.ratio_table(ratios), wide_tables.signatures_table(run), wide_tables.diagnostics_table(run)]

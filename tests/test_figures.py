@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis import calibration_figures, labels, overview_figures, panels, setting_figures, styles, summary, sweeps
-from analysis.load import load_curves, load_run, load_trial_tables
+from analysis import calibration_figures, labels, overview_figures, setting_figures, styles, summary, sweeps
+from analysis.load import CURVE_COLUMNS, load_run, load_trial_tables
 from safemil.algorithm.discounting import discounted_length
 from safemil.evaluation import metrics
 from tests.fabricated_run import small_run, trial_values, trials_frame
@@ -20,7 +20,7 @@ def test_curves_survive_missing_empty_and_half_written_files(tmp_path):
     paths[0].unlink()
     paths[1].write_text("")
     paths[2].write_text("stage,step,mil_loss\ncost_model,0,0.69\ncost_model,10,0.5\ncost_mo")
-    curves = load_curves(load_run(folder))
+    curves = load_trial_tables(load_run(folder), "curves.csv", CURVE_COLUMNS)
     mine = curves[curves["method"] == "safemil"]
     assert mine["step"].tolist() == [0, 10]
     assert (mine["seed"] == 2).all()
@@ -42,7 +42,7 @@ def test_learning_curves_average_only_steps_that_all_seeds_have(tmp_path):
     short = folder / "trials" / "BallCircle-safemil-s2-default" / "curves.csv"
     short.write_text("".join(short.read_text().splitlines(keepends=True)[:-3]))
     run = load_run(folder)
-    curves = load_curves(run)
+    curves = load_trial_tables(run, "curves.csv", CURVE_COLUMNS)
     figure = setting_figures.learning_curves(curves, "BallCircle", (), styles.styles(run.trials, ()))
     by_title = {panel.get_title(): panel for panel in figure.axes}
     line = by_title["normalized return"].lines[0]
@@ -53,7 +53,12 @@ def test_learning_curves_average_only_steps_that_all_seeds_have(tmp_path):
 
 def test_no_learning_curves_from_single_points(tmp_path):
     run = load_run(small_run(tmp_path, points=1))
-    assert setting_figures.learning_curves(load_curves(run), "BallCircle", (), styles.styles(run.trials, ())) is None
+    assert (
+        setting_figures.learning_curves(
+            load_trial_tables(run, "curves.csv", CURVE_COLUMNS), "BallCircle", (), styles.styles(run.trials, ())
+        )
+        is None
+    )
 
 
 def test_styles_tell_methods_and_settings_apart():
@@ -198,9 +203,9 @@ def test_a_setting_shows_every_seed_beside_means_with_intervals(tmp_path):
 
 
 def test_cost_axes_are_logarithmic_above_the_limit_only_where_costs_are_large():
-    _, (small, large) = panels.panel_grid(2, 2, (3, 3))
-    panels.cost_axis(small, "x", 1.5)
-    panels.cost_axis(large, "y", 30.0)
+    _, (small, large) = styles.panel_grid(2, 2, (3, 3))
+    styles.cost_axis(small, "x", 1.5)
+    styles.cost_axis(large, "y", 30.0)
     assert small.get_xscale() == "linear" and large.get_yscale() == "symlog"
     assert small.get_xlim()[1] >= 1.5 and large.get_ylim()[1] > 30 and 1 in small.get_xticks()
 
@@ -215,13 +220,13 @@ def test_roles_decide_how_methods_are_drawn():
 
 def test_small_figures_keep_the_color_of_every_method(tmp_path):
     """Among translucent bands, which bring many more colors than a palette holds."""
-    figure, (panel,) = panels.panel_grid(1, 1, (8, 4))
+    figure, (panel,) = styles.panel_grid(1, 1, (8, 4))
     colors = sorted({method.color for method in labels.METHODS.values()})
     for height, color in enumerate(colors):
         panel.fill_between([0, 1], height - 2, height + 2, color=color, alpha=0.2)
     for height, color in enumerate(colors):
         panel.plot([0, 1], [height, height], color=color, linewidth=3)
-    saved = np.asarray(Image.open(panels.save(figure, tmp_path / "colors", small=True)).convert("RGB")).astype(int)
+    saved = np.asarray(Image.open(styles.save(figure, tmp_path / "colors", small=True)).convert("RGB")).astype(int)
     for color in colors:
         wanted = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])
         assert abs(saved - wanted).sum(-1).min() < 20, color
@@ -230,7 +235,7 @@ def test_small_figures_keep_the_color_of_every_method(tmp_path):
 def test_saved_figures_are_the_same_each_time(tmp_path, paper_run):
     def draw(name: str) -> list[bytes]:
         figure = overview_figures.return_cost_plane(paper_run.trials, (), styles.styles(paper_run.trials, ()))
-        png = panels.save(figure, tmp_path / name)
+        png = styles.save(figure, tmp_path / name)
         return [png.read_bytes(), png.with_suffix(".pdf").read_bytes()]
 
     assert draw("first") == draw("second")

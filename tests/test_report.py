@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import comparison, report, summary
+from analysis import report, summary
 from analysis.page_text import headline
 from safemil.config.errors import UserError
 from tests.fabricated_run import edit_row, small_run, trial_values, trials_frame
@@ -25,9 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def headline_of(rows: list[dict], axes: tuple[str, ...] = ()) -> str:
     trials = trials_frame([{"cost_mean": 25 * row["normalized_cost"], **row} for row in rows])
-    compared, ratios = (
-        compare(trials, axes, 200) for compare in (comparison.compare_methods, comparison.safety_ratios)
-    )
+    compared, ratios = (compare(trials, axes, 200) for compare in (summary.compare_methods, summary.safety_ratios))
     return headline(trials, summary.summarize(trials, axes, 20), axes, compared, ratios)
 
 
