@@ -7,7 +7,7 @@
 
 Its optimum is d = eta d_N / d_U; with eta = 1 - p, (1 - d) d_U = p d_P: exact cloning of the preferred part of D_U.
 
-`dwbc-oracle` (the original, github.com/ryanxhr/DWBC; it needs preferred ids), d is the probability of the preferred set D_E:
+`dwbc-oracle` (the original, github.com/ryanxhr/DWBC; it needs preferred ids), d is that of the preferred set D_E:
 
     policy  alpha E_E[ -log pi ] - E_E[ -log pi (eta / (d (1 - d)) + 1) ] + E_U[ -log pi (1 / (1 - d) - 1) 1[d >= 1/2] ]
 

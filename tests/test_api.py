@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,6 +112,19 @@ def test_every_label_limited_method_is_an_object(name, sets):
 def test_mistakes_are_explained(mistake, message, sets):
     with pytest.raises(UserError, match=message):
         mistake(sets[0])
+
+
+def test_the_readme_s_example_runs_as_written(tmp_path):
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    code = readme.split("```python\n")[1].split("```")[0]
+    assert len(code.splitlines()) <= 13
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    action, ranked = shown.splitlines()
+    assert abs(float(action.strip("[]").split()[0]) + 0.6) < 0.15
+    assert all(int(index) >= 40 for index in ranked.strip("[]").split())
+    assert (tmp_path / "policy" / "policy.safetensors").exists()
 
 
 def test_importing_safemil_is_cheap():
