@@ -1,6 +1,7 @@
 """The recipes of cluster/: as far as one machine can tell, they are what Slurm, Ray, Kubernetes and Docker accept."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -31,40 +32,56 @@ def test_sbatch_files_are_bash_and_ask_for_what_they_use(path):
     assert text.startswith("#!/bin/bash\n") and "set -euo pipefail" in text
     options = re.findall(r"^#SBATCH --([a-z-]+)=?", text, re.MULTILINE)
     assert {"job-name", "time", "output"} <= set(options)
+    assert not [option for option in options if "gpu" in option or "gres" in option]  # there are clusters without
     first_command = next(n for n, line in enumerate(text.splitlines()) if line and not line.startswith("#"))
     directives = [n for n, line in enumerate(text.splitlines()) if line.startswith("#SBATCH")]
     assert max(directives) < first_command  # Slurm ignores those that come later
 
 
-def test_array_job_runs_its_shard(tmp_path):
-    """Slurm's variables set, its interpreter replaced by echo: what would be run is a valid command."""
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    (tmp_path / ".venv" / "bin" / "python").write_text('#!/bin/bash\necho "$@"\n')
-    (tmp_path / ".venv" / "bin" / "python").chmod(0o755)
-    slurm = {"SUBMIT_DIR": tmp_path, "ARRAY_TASK_ID": 3, "ARRAY_TASK_COUNT": 8, "CPUS_PER_TASK": 4}
-    environment = {f"SLURM_{name}": str(value) for name, value in slurm.items()} | {"PATH": "/usr/bin:/bin"}
-    command = ["bash", str(CLUSTER / "slurm-array.sbatch"), "--grid", "paper"]
-    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+@pytest.fixture
+def submit(tmp_path):
+    """Runs a recipe with Slurm's variables set and some programs replaced by a line of shell: what it prints."""
+
+    def run(recipe: str, *arguments: str, programs: dict[str, str], **slurm: object) -> str:
+        folder = tmp_path / ".venv" / "bin"
+        folder.mkdir(parents=True)
+        for name, script in programs.items():
+            (folder / name).write_text(f"#!/bin/bash\n{script}\n")
+            (folder / name).chmod(0o755)
+        # Not the environment's own programs: the recipe itself must find them.
+        environment = {f"SLURM_{name}": str(value) for name, value in slurm.items()} | {"PATH": os.defpath}
+        command = ["bash", str(CLUSTER / recipe), *arguments]
+        environment["SLURM_SUBMIT_DIR"] = str(tmp_path)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    return run
+
+
+def test_array_job_runs_its_shard(submit):
+    """What would be run is a valid command."""
+    slurm = {"ARRAY_TASK_ID": 3, "ARRAY_TASK_COUNT": 8, "CPUS_PER_TASK": 4}
+    shown = submit("slurm-array.sbatch", "--grid", "paper", programs={"python": 'echo "$@"'}, **slurm).split()
     assert shown[:2] == ["-u", "tune/run.py"]
     options = parse_arguments(shown[2:])
     assert (options.shard, options.grid, options.cpus_per_trial, options.gpus_per_trial) == ("3/8", "paper", 4, 0)
 
 
-def test_ray_on_slurm_starts_the_driver_once_on_all_nodes(tmp_path):
-    bin_folder = tmp_path / ".venv" / "bin"
-    bin_folder.mkdir(parents=True)
-    for name, script in {"scontrol": "echo node1; echo node2", "srun": 'echo "$@"; cat "$RAY_AUTH_TOKEN_PATH"'}.items():
-        (bin_folder / name).write_text(f"#!/bin/bash\n{script}\n")
-        (bin_folder / name).chmod(0o755)
-    slurm = {"SUBMIT_DIR": tmp_path, "JOB_ID": 7, "JOB_NODELIST": "node[1-2]", "JOB_NUM_NODES": 2, "CPUS_ON_NODE": 16}
-    environment = {f"SLURM_{name}": str(value) for name, value in slurm.items()} | {
-        "PATH": f"{bin_folder}:/usr/bin:/bin"
-    }
-    command = ["bash", str(CLUSTER / "slurm-ray.sbatch"), "--grid", "paper", "--resume"]
-    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+@pytest.mark.parametrize(
+    ("resolved", "address"),
+    [
+        ("echo 127.0.1.1 STREAM node1; echo 10.0.0.7 STREAM node1; echo 10.0.0.8 DGRAM", "10.0.0.7"),
+        ("exit 2", "10.0.0.9"),
+    ],
+)
+def test_ray_on_slurm_starts_the_driver_once_on_all_nodes(submit, tmp_path, resolved, address):
+    """By the head's own address, even where it resolves its name to none or to itself alone."""
+    programs = {"scontrol": "echo node1; echo node2", "getent": resolved, "hostname": "echo 10.0.0.9 172.17.0.1"}
+    programs |= {"ray": "exit 0", "srun": '[ "$(command -v ray)" ] && echo "$@"; cat "$RAY_AUTH_TOKEN_PATH"'}
+    slurm = {"JOB_ID": 7, "JOB_NODELIST": "node[1-2]", "JOB_NUM_NODES": 2, "CPUS_ON_NODE": 16}
+    shown = submit("slurm-ray.sbatch", "--grid", "paper", "--resume", programs=programs, **slurm)
     line, token = shown.splitlines()
     before, driver = line.split(" -- ")
-    assert "--address node1:6379 --min-nodes 2 --num-cpus 16 --num-gpus 0" in before
+    assert f"--address {address}:6379 --min-nodes 2 --num-cpus 16 --num-gpus 0" in before
     assert parse_arguments(driver.split()[3:]).address == "auto"
     assert re.fullmatch(r"[0-9a-f]{64}", token) and not list(tmp_path.glob(".ray-token*"))
 
