@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for wanted in [find_task(name) for name in options.tasks]:  # every name is checked before the first download
             print(fetch(wanted))
     elif options.command == "card":
-        from safemil.data.card import write_card
+        from safemil.data.card_figure import write_card
 
         for path, of_task in [_named_dataset(name, task) for name in options.datasets]:
             print(write_card(path, of_task, options.output))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from safemil import datasets
-from safemil.data.card import data_faults, make_card, markdown, write_card
+from safemil.data.card import data_faults, make_card, markdown
+from safemil.data.card_figure import write_card
 from safemil.data.hdf5 import save
 from safemil.data.provenance import sha256
 from safemil.data.tasks import find_task

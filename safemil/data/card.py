@@ -1,5 +1,5 @@
 """A dataset's card: what a file holds and what its user should be warned of. In: an HDF5 file. Out: a ``Card``, and
-``write_card`` writes it as a page, ``<name>.md``, with a picture, ``<name>.png`` (``safemil.data.card_figure``).
+the same as a page (``safemil.data.card_figure`` draws its picture and writes both).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from safemil.config.atomic import atomic_write
 from safemil.config.settings import SplitConfig
 from safemil.data.hdf5 import load, read_layout
 from safemil.data.provenance import origin_of, sha256
@@ -138,18 +137,6 @@ def return_coverage(outcomes: Outcomes, task: Task) -> str | None:
 def better_half(returns: np.ndarray) -> np.ndarray:
     """The upper half of some returns (n,), as the split keeps it."""
     return np.sort(returns)[len(returns) // 2 :]
-
-
-def write_card(path: Path, task: Task, folder: Path) -> Path:
-    """Write ``<name>.md`` and ``<name>.png`` into ``folder``; the path of the page. The picture needs matplotlib."""
-    from safemil.data.card_figure import draw
-
-    card = make_card(path, task)
-    draw(card, folder / f"{card.name}.png")
-    page = folder / f"{card.name}.md"
-    with atomic_write(page) as temporary:
-        temporary.write_text(markdown(card, f"{card.name}.png"))
-    return page
 
 
 def markdown(card: Card, picture: str | None) -> str:
