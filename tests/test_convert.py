@@ -310,6 +310,10 @@ class TestFlat:
             ({"terminals": np.ones(10), "timeouts": None}, "10 episodes of one step, the first in row 0"),
             ({"terminals": np.r_[0, 0, 1, 1, 1, 0, 0, 0, 0, 1]}, "2 episodes of one step, the first in row 3"),
             ({"terminals": 1 - np.r_[0, 0, 0, 0, 0, 0, 0, 0, 0, 1], "timeouts": None}, "episodes of one step"),
+            (
+                {"terminals": np.zeros(10), "timeouts": None},
+                "no episode ends: terminals and timeouts are 0 in every row",
+            ),
             ({"terminals": np.zeros((10, 2))}, r"terminals: shape \(10, 2\); one number a step"),
             ({"dones": np.ones(10)}, "dones is neither terminals nor terminals or timeouts; keep those two alone"),
             ({"dones": np.ones(9)}, "dones has 9 rows, terminals 10, timeouts 10"),
@@ -351,6 +355,13 @@ class TestFlat:
         convert(npz(tmp_path, with_ends(log, **ends)), tmp_path / "out.hdf5")
         terminals = log["terminals"] if "terminals" not in ends or ends["terminals"] is not None else np.zeros(10, bool)
         same_as(log | {"terminals": terminals | (np.arange(10) == 9) * ("dones" in ends)}, tmp_path / "out.hdf5")
+
+    @pytest.mark.parametrize(
+        "ends", [{"lengths": np.array([10])}, {"offsets": np.array([0, 10])}, {"timeouts": np.arange(10) == 9}]
+    )
+    def test_a_single_episode(self, ends, log, tmp_path):
+        convert(npz(tmp_path, with_ends(log, **{"terminals": None, "timeouts": None, **ends})), tmp_path / "out.hdf5")
+        assert load(tmp_path / "out.hdf5")[0].offsets.tolist() == [0, 10]
 
     def test_one_step_episodes_where_lengths_say_so(self, log, tmp_path):
         ends = {"terminals": None, "timeouts": None, "lengths": np.r_[1, 1, 8]}
