@@ -62,6 +62,25 @@ class TestInMemory:
             with pytest.raises(dataclasses.FrozenInstanceError):
                 setattr(values, name, zeros)
 
+    @pytest.mark.parametrize(
+        ("column", "kept"),
+        [
+            ([16_777_217.0] * 3, True),  # 2**24 + 1 becomes 2**24, but nothing is told apart by it
+            ([0.0, 1e9 + 33, 2e9 + 33], True),  # an error of 33 in a range of two thousand million
+            ([1.0, 1 + 1e-9, 1 + 2e-9], True),  # noise of small numbers
+            ([1e4, 1e4 + 1e-4, 1e4 + 2e-4], False),  # float32 has steps of 0.001 there
+            ([-1.7e9, 1 - 1.7e9, 2 - 1.7e9], False),
+            (np.array([2**24, 2**24 + 1, 2**24 + 2]), False),
+        ],
+    )
+    def test_numbers_that_float32_tells_apart(self, column, kept):
+        observations = np.column_stack([np.arange(3.0), column])
+        if kept:
+            assert len(Trajectories(observations, np.zeros((3, 1)), [0, 3])) == 1
+        else:
+            with pytest.raises(DatasetError, match="observations: column 1 runs from .* subtract an offset"):
+                Trajectories(observations, np.zeros((3, 1)), [0, 3])
+
     def test_rows_keep_order_and_repeats(self, trajectories):
         assert trajectories.rows([2, 0]).tolist() == [5, 6, 7, 8, 0, 1, 2]
         assert trajectories.rows([1, 1]).tolist() == [3, 4, 3, 4]
