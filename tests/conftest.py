@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,8 @@ from safemil.data.splits import HiddenLabels, Split, make_split
 from safemil.data.tasks import find_task
 from safemil.data.trajectories import Outcomes, Trajectories
 
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}  # for the processes that tests start
 SAFE_ACTION, UNSAFE_ACTION = -0.6, 0.6  # first action dimension of the toy dataset's two behaviours
 
 
@@ -27,6 +32,13 @@ def _same_torch_each_time():
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+def run_python(*arguments: str | Path, timeout: float = 300, **variables: str | Path) -> subprocess.CompletedProcess:
+    """A command in a process of its own, started at the root of the repository; ``variables`` of its environment."""
+    environment = ENVIRONMENT | {name: str(value) for name, value in variables.items()}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
 def toy_dataset(n: int = 240, seed: int = 0) -> tuple[Trajectories, Outcomes]:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ENVIRONMENT
 from tune import claims as module
 from tune.claims import Claims, Holder, started_at, this_process
 
-ROOT = Path(__file__).resolve().parent.parent
 IDS = ["a-s0-12345678", "a-s1-12345678"]
 
 
@@ -55,9 +55,8 @@ def test_a_killed_process_loses_its_claims_at_once(folder):
         "import sys, time; from pathlib import Path; from tune.claims import Claims\n"
         "with Claims(Path(sys.argv[1]), 'one').hold(sys.argv[2:]): print('held', flush=True); time.sleep(60)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code, str(folder), *IDS]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         claims = Claims(folder, "two")
         assert claims.holder(IDS[0]).pid == process.pid
@@ -125,11 +124,10 @@ def test_of_many_that_find_a_dead_claim_one_gets_it(folder):
         "    if claim.__enter__() is None: taken.append((trial_id, claim))\n"
         "print(*(trial_id for trial_id, _ in taken), flush=True); sys.stdin.readline()"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(folder), f"session {number}", *ids],
-            env=environment,
+            env=ENVIRONMENT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,10 +1,10 @@
 """Runs that are killed: the driver, a worker, a node; SIGKILL and Ctrl-C. Each ends complete, with nothing repeated.
 
-Every process started here is its own process group and carries a mark in its environment, so that what it leaves behind
-is found.
+What is started here is a process group and has a mark in its environment, so that what it leaves behind is found.
 """
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -18,10 +18,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.conftest import write_ball_dataset
+from tests.conftest import ENVIRONMENT, ROOT, write_ball_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("survival"), pytest.mark.timeout(600)]
-ROOT = Path(__file__).resolve().parent.parent
 GRID = ["--grid", "bagsize", "--smoke", "--tasks", "BallCircle", "--seeds", "0", "--cpus-per-trial", "1"]
 SMALL = ["--set", "cost_model.steps=40", "cost_model.hidden=16", "policy.steps=60", "policy.hidden=16"]
 SMALL += ["evaluation.episodes=1", "evaluation.checkpoints=1"]
@@ -41,7 +40,7 @@ class Started:
 
     def __init__(self, arguments: list[str], storage: Path, datasets: Path) -> None:
         self.mark, self.trials = uuid.uuid4().hex, storage / "bagsize-smoke" / "trials"
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "DSRL_DATASET_DIR": str(datasets), "MARK": self.mark}
+        environment = {**os.environ, **ENVIRONMENT, "DSRL_DATASET_DIR": str(datasets), "MARK": self.mark}
         command = [sys.executable, "tune/run.py", *arguments, "--storage", str(storage)]
         self.output = storage / f"{self.mark}.txt"
         with self.output.open("w") as file:
@@ -92,11 +91,16 @@ class Started:
     def ends(self) -> int:
         return self.process.wait(PATIENCE)
 
-    def leaves_nothing(self) -> bool:
+    def left_behind(self) -> list[str]:
+        """Commands of the processes that are still there half a minute later."""
         deadline = time.monotonic() + 30
         while self.alive() and time.monotonic() < deadline:
             time.sleep(0.1)
-        return not self.alive()
+        commands = []
+        for pid in self.alive():
+            with contextlib.suppress(OSError):
+                commands.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
+        return commands
 
 
 @pytest.fixture
@@ -160,7 +164,7 @@ def test_driver_killed_then_a_worker_then_complete(start, undisturbed, tmp_path)
     assert stamps(resumed, set(done)) == done
     pd.testing.assert_frame_equal(table(tmp_path), undisturbed, rtol=1e-6)
     assert "Traceback" not in resumed.output.read_text()
-    assert killed.leaves_nothing() and resumed.leaves_nothing()
+    assert not killed.left_behind() and not resumed.left_behind()
 
 
 def test_ctrl_c_stops_at_once_and_leaves_nothing_behind(start, tmp_path):
@@ -168,12 +172,29 @@ def test_ctrl_c_stops_at_once_and_leaves_nothing_behind(start, tmp_path):
     run.until(run.workers)
     began = time.monotonic()
     run.signal(signal.SIGINT)
-    assert run.ends() == 130
-    assert time.monotonic() - began < 30
-    output = run.output.read_text()
-    assert "interrupted; what is finished is kept in" in output and "--resume" in output
-    assert "Traceback" not in output
-    assert run.leaves_nothing()
+    code, seconds, output = run.ends(), time.monotonic() - began, run.output.read_text()
+    assert code == 130 and seconds < 30, output
+    assert "interrupted" in output and "--resume" in output and "Traceback" not in output
+    assert not run.left_behind()
+
+
+def test_ctrl_c_while_tune_still_writes(monkeypatch):
+    """A thread of Tune's writes into the folder that is being removed: the interrupt must come through all the same."""
+    from ray import tune as ray_tune
+
+    from tune.progress import Board
+    from tune.ray_runner import run_with_ray
+
+    def not_empty(*_, **__):
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+
+    def fit(self):
+        monkeypatch.setattr(os, "rmdir", not_empty)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ray_tune.Tuner, "fit", fit)
+    with pytest.raises(KeyboardInterrupt):
+        run_with_ray({}, Board({}), cpus=1, gpus=0.0)
 
 
 NODES = """
@@ -198,12 +219,11 @@ cluster.shutdown()
 @pytest.fixture
 def two_nodes(tmp_path) -> Iterator[subprocess.Popen]:
     """A Ray cluster of two raylets; a line on its input kills the second, another one ends it."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with (
         (tmp_path / "nodes.txt").open("w") as errors,
         subprocess.Popen(
             [sys.executable, "-c", NODES],
-            env=environment,
+            env=ENVIRONMENT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -63,7 +63,9 @@ def attempt(job: Job, progress: Progress, run: Run | None = None) -> Rows:
     from safemil.training.loop import TrainingError
 
     if run is None:
-        from tune.pack import run_pack as run
+        from tune.pack import run_pack
+
+        run = run_pack
     failed: Rows = []
     pauses = list(PAUSES)
     while job.pack:

@@ -24,9 +24,9 @@ def print_list() -> None:
     grids = Table("grid", "what it varies", "tasks", "methods", "seeds", title="Grids", title_justify="left", box=None)
     for name, grid in GRIDS.items():
         axes = ", ".join(f"{axis}: {' '.join(map(str, values))}" for axis, values in grid.axes.items())
-        tasks = grid.tasks[0] if len(grid.tasks) == 1 else f"{len(grid.tasks)} tasks"
+        which = grid.tasks[0] if len(grid.tasks) == 1 else f"{len(grid.tasks)} tasks"
         grids.add_row(
-            name, grid.summary + (f" ({axes})" if axes else ""), tasks, " ".join(grid.methods), str(len(grid.seeds))
+            name, grid.summary + (f" ({axes})" if axes else ""), which, " ".join(grid.methods), str(len(grid.seeds))
         )
     methods = Table("method", "what it does", "what it sees", title="\nMethods", title_justify="left", box=None)
     for name, method in METHODS.items():

@@ -131,7 +131,12 @@ def train_pack(pack: Sequence[Trial], job: Job, progress: Progress) -> None:
     train_seconds = checkpoint.seconds / len(pack)
     for index, (trial, result) in enumerate(zip(pack, learned, strict=True)):
         folder = job.folder(trial)
-        metadata = {"task": trial.task, "method": trial.method, "seed": trial.seed, "trial_id": trial.id}
+        metadata: dict[str, Any] = {
+            "task": trial.task,
+            "method": trial.method,
+            "seed": trial.seed,
+            "trial_id": trial.id,
+        }
         for step, policy in result.snapshots[:-1]:
             checkpoints.save(folder / "snapshots", policy, stem=f"step-{step:08d}", step=step, **metadata)
         checkpoints.save(folder, result.policy, scorer=result.scorer, step=result.snapshots[-1][0], **metadata)

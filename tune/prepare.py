@@ -76,14 +76,15 @@ def dataset_file(task: Task, download: bool) -> Path:
     from safemil.data.locate import fetch, find
 
     recipe = next(iter(RECIPES.get(task.name, {}).values()), None)
-    quick = recipe is not None and recipe.minutes <= MINUTES_TO_COLLECT
-    if quick and not download and find(task) is None:
+    if recipe is not None and recipe.minutes > MINUTES_TO_COLLECT:
+        recipe = None
+    if recipe is not None and not download and find(task) is None:
         print(f"{task.name}: no dataset yet; collecting one (about {recipe.minutes:g} min)", file=sys.stderr)
         return collect(task)
     try:
         return fetch(task)
     except UserError as error:
-        if not quick:
+        if recipe is None:
             raise
         print(f"{error}\n{task.name}: collecting a dataset instead (about {recipe.minutes:g} min)", file=sys.stderr)
         return collect(task)

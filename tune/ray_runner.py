@@ -52,7 +52,8 @@ def run_with_ray(
 
     items = [{"pack": pack, "job": dataclasses.asdict(job)} for pack, job in jobs.items()]
     rollouts = Rollouts(jobs, board, perform)
-    with tempfile.TemporaryDirectory(prefix="safemil-tune-") as scratch:
+    # A thread of Tune's may still write into it after Ctrl-C; that must not hide the interrupt.
+    with tempfile.TemporaryDirectory(prefix="safemil-tune-", ignore_cleanup_errors=True) as scratch:
         tuner = ray_tune.Tuner(
             ray_tune.with_resources(functools.partial(trainable, perform=perform), {"cpu": cpus, "gpu": gpus}),
             param_space={"item": ray_tune.grid_search(items)},
@@ -181,8 +182,8 @@ def _board_callback(board: Board, jobs: Jobs, rollouts: Rollouts) -> Any:
                 self.board.running(pack, result["stage"], result["stage_step"], result["stage_total"], metrics)
 
         def on_trial_recover(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:
-            state = self.board.packs[trial.config["item"]["pack"]]
-            self.board.say(f"{state.name}: its process died; trying again")
+            name = self.board.names[trial.config["item"]["pack"]]
+            self.board.say(f"{name}: its process died; trying again")
 
         def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:
             pack = trial.config["item"]["pack"]

@@ -20,6 +20,7 @@ from tune.files import read_json, write_atomically, write_json
 from tune.trials import Trial
 
 CVAR_LEVELS = (50, 20, 10, 5)
+Episodes = dict[Path | str, int]  # checkpoint -> how many to play
 
 
 def evaluate_trial(folder: Path, workers: int) -> None:
@@ -32,7 +33,7 @@ def evaluate_trial(folder: Path, workers: int) -> None:
     evaluation = config["evaluation"]
     final = folder / "policy.safetensors"
     snapshots = sorted((folder / "snapshots").glob("*.safetensors"))
-    episodes = {**dict.fromkeys(snapshots, evaluation["checkpoint_episodes"]), final: evaluation["episodes"]}
+    episodes: Episodes = {**dict.fromkeys(snapshots, evaluation["checkpoint_episodes"]), final: evaluation["episodes"]}
     started = time.perf_counter()
     task = find_task(config["task"])
     played = play(episodes, task, evaluation["seed"], workers)
@@ -45,13 +46,13 @@ def evaluate_trial(folder: Path, workers: int) -> None:
     write_atomically(folder / "episodes.csv", pd.DataFrame(rows).to_csv(index=False))
 
 
-def play(episodes: dict[Path, int], task: Task, evaluation_seed: int, workers: int) -> dict[Path, list[Any]]:
+def play(episodes: Episodes, task: Task, evaluation_seed: int, workers: int) -> dict[Path | str, list[Any]]:
     """Checkpoint -> its episodes; in this process with one worker, else on a pool."""
     from safemil.simulation.rollouts import evaluate_chunk, evaluate_policies
 
     if workers == 1:
         return {path: evaluate_chunk(path, task.name, range(n), evaluation_seed) for path, n in episodes.items()}
-    return evaluate_policies(episodes, task, episodes=episodes, evaluation_seed=evaluation_seed, workers=workers)
+    return evaluate_policies(list(episodes), task, episodes=episodes, evaluation_seed=evaluation_seed, workers=workers)
 
 
 def write_row(folder: Path) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def rollout_metrics(episodes, task_name: str, cost_limit: float, references: dict[str, float]) -> dict[str, float]:
+def rollout_metrics(episodes, task_name: str, cost_limit: float, references: dict[str, float]) -> dict[str, Any]:
     """Metrics of one checkpoint's episodes (a table with columns return and cost)."""
     from safemil.evaluation import metrics
 
