@@ -148,8 +148,7 @@ class SuccessorSampler:
 
 
 def interpolates(nonpreferred: Tensor, unlabeled: Tensor, mix: Tensor) -> Tensor:
-    """Points ``(R, 2 n, width)`` between D_N and D_U, then between two of D_U; ``mix`` ``(R, 2, n)`` is the share of
-    D_N, and of the other one of D_U."""
+    """Points ``(R, 2 n, width)`` between D_N and D_U, then between two of D_U; shares ``mix`` ``(R, 2, n)``."""
     others = (nonpreferred, unlabeled.roll(1, dims=1))
     shares = mix.unsqueeze(-1).unbind(1)
     return torch.cat([share * o + (1 - share) * unlabeled for share, o in zip(shares, others, strict=True)], dim=1)
@@ -196,14 +195,11 @@ def fit(splits: Sequence[Split], config: SafeDICEConfig, context: FitContext) ->
     policy = make_policy(splits, config.policy, context)
     if config.policy.normalize_observations:
         set_normalizers([network.normalizer, value.normalizer], splits)
-    train_discriminator(
-        network, SuccessorSampler(splits, steps, seeds, config.discriminator.batch_size), config, context
-    )
+    batches = SuccessorSampler(splits, steps, seeds, config.discriminator.batch_size)
+    train_discriminator(network, batches, config, context)
     logits = score_rows(network, steps, [data.rows(split.unlabeled) for split in splits])
-    if config.alpha == "estimated":
-        alphas = [largest_alpha(own, config.alpha_quantile) for own in logits]
-    else:
-        alphas = [float(config.alpha)] * len(seeds)
+    estimated = config.alpha == "estimated"
+    alphas = [largest_alpha(own, config.alpha_quantile) if estimated else float(config.alpha) for own in logits]
     alpha = torch.tensor(alphas, device=device).unsqueeze(1)
     scale = [torch.zeros_like(alpha), torch.ones_like(alpha)]
     if config.standardize_reward:

@@ -85,7 +85,7 @@ def sections(options: argparse.Namespace) -> dict[str, Any]:
         return measure_rivals(options.device, quick=options.quick)
 
     def grid() -> Any:
-        from gpu_rates import paper_hours
+        from gpu_grid import paper_hours
 
         return paper_hours(options.device, options.precision, quick=options.quick)
 

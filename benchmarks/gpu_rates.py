@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from baselines.registry import LABEL_LIMITED, METHODS
-from safemil.config.overrides import override
+from baselines.registry import METHODS
+from safemil.config.overrides import dotted_fields, override
 from safemil.data.splits import Split
 from safemil.data.trajectories import Trajectories
 from safemil.training.context import FitContext
-from tune.grids import PRESETS
 
 N_TRAJECTORIES, LENGTH, BATCH, HIDDEN = 250, 1000, 512, 256
 REPLICAS, LEVELS = (1, 5, 20, 100, 400), ("highest", "medium")
@@ -131,7 +130,7 @@ def timed(
     """Fit until the stopwatch has seen enough; a report every ``every`` updates. ``context``: device, precision."""
     settings = {"policy.normalize_observations": False, **settings}  # the same arithmetic; statistics take minutes
     own = METHODS[method]
-    known = settings_of(own.config())
+    known = dotted_fields(own.config())
     config = override(own.config(), {name: value for name, value in settings.items() if name in known})
     for name in ("policy.steps", "cost_model.steps", "discriminator.steps"):
         if name in known and name not in settings:
@@ -142,13 +141,6 @@ def timed(
     if context["device"] == "cuda":
         torch.cuda.empty_cache()
     return watch
-
-
-def settings_of(config: Any) -> Any:
-    """Dotted names of a method's settings."""
-    from safemil.config.overrides import dotted_fields
-
-    return dotted_fields(config)
 
 
 def ceilings(device: str) -> dict[str, float]:
@@ -237,50 +229,3 @@ def measure_rivals(device: str, *, quick: bool) -> dict[str, Any]:
     for level in LEVELS[: 1 if quick else 2]:
         run(f"jax, {level}", "jax_yardstick.py", "--replicas", *replicas, "--steps", steps, "--precision", level)
     return found
-
-
-def paper_hours(device: str, precision: str, *, quick: bool) -> dict[str, Any]:
-    """Five seeds of every label-limited method at the paper's preset: each stage's updates/s, hours of six tasks.
-
-    Three tasks are as Walker2dVelocity (H = 5), three as PointGoal1 (H = 10). Updates are compiled, as in runs so long.
-    """
-    context = {"device": device, "precision": precision, "compiled_from": 1}
-    rows, total = [], 0.0
-    for sizes, length, n_tasks in ((VELOCITY, 5, 3), (NAVIGATION, 10, 3)):
-        split = split_of(sizes)
-        for method in LABEL_LIMITED[: 2 if quick else None]:
-            preset = {**PRESETS["paper"], **PRESETS["paper"].get(method, {})}
-            own = METHODS[method].config()
-            known = settings_of(own)
-            full = override(own, {"cost_model.segment_length": length} if "cost_model.bag_size" in known else {})
-            full = override(full, {name: value for name, value in preset.items() if name in known})
-            stages = stage_steps(full)
-            for stage, steps in stages.items():
-                short = {f"{name}.steps": 20 for name in ("cost_model", "discriminator") if name != stage}
-                settings = {**flat(full), **short}
-                for name in ("policy.steps", f"{stage}.steps"):
-                    settings.pop(name, None)
-                watch = Stopwatch(stage, 0.01 if quick else 0.5)
-                timed(method, settings, split, 2 if quick else 5, watch, 1 if quick else 32, **context)
-                hours = n_tasks * steps / watch.rate(stage) / 3600
-                total += hours
-                rows.append({"method": method, "stage": stage, "H": length, "updates": steps} | {
-                    "updates_per_second": watch.rate(stage), "hours_of_three_tasks": hours})  # fmt: skip
-                print(rows[-1], flush=True)
-    return {"rows": rows, "hours": total, "precision": precision}
-
-
-def stage_steps(config: Any) -> dict[str, int]:
-    """Updates of each stage of a method."""
-    if getattr(config, "mode", "") == "joint":
-        return {"joint": config.policy.steps}
-    stages = [name for name in ("cost_model", "discriminator") if hasattr(config, name)]
-    steps = {name: getattr(config, name).steps for name in stages if getattr(config, name).steps}
-    return {**steps, "policy": config.policy.steps}
-
-
-def flat(config: Any) -> dict[str, Any]:
-    """A method's settings by their dotted names."""
-    from safemil.config.overrides import flatten, to_dict
-
-    return flatten(to_dict(config))

@@ -25,11 +25,11 @@ import torch
 from safemil.algorithm.safemil import fit, weights_from_costs
 from safemil.algorithm.weights import trajectory_means
 from safemil.config.errors import UserError
-from safemil.config.overrides import ConfigError, dotted_fields, flatten, override, to_dict, unknown_setting
+from safemil.config.overrides import configure, known_settings, override, to_dict
 from safemil.config.settings import SafeMILConfig
 from safemil.data import trajectories
 from safemil.data.hdf5 import load
-from safemil.data.splits import Split, hold_out
+from safemil.data.splits import Split, split_of_sets
 from safemil.evaluation import diagnostics
 from safemil.nn import checkpoints, precision
 from safemil.training.context import FitContext, Log, no_log
@@ -195,7 +195,7 @@ class Learner:
         if described.get("method") != cls.method:
             raise UserError(f"{folder} holds a policy of {described.get('method')}, not of {cls.method}")
         model = cls(seed=described["seed"], device="cpu")
-        model.config = override(model.config, flatten_known(described["config"], model.config))
+        model.config = override(model.config, known_settings(described["config"], model.config))
         model.result = FitResult(checkpoints.load_policy(folder), checkpoints.load_scorer(folder))
         return model
 
@@ -234,7 +234,7 @@ def fit_packed(models: Sequence[Learner], non_preferred: Data, unlabeled: Data) 
     first = models[0]
     if any(model.shared() != first.shared() for model in models):
         raise UserError("models of one pack may differ in their seeds alone")
-    splits = [split_of(*sets, seed=model.seed, held_out=first.held_out) for model in models]
+    splits = [split_of_sets(*sets, seed=model.seed, held_out=first.held_out) for model in models]
     seeds = tuple(model.seed for model in models)
     context = FitContext(seeds, first.device, first.log, precision=first.precision)
     for model, split, result in zip(models, splits, first.fitting()(splits, first.config, context), strict=True):
@@ -246,48 +246,3 @@ def as_trajectories(data: Data) -> trajectories.Trajectories:
     if isinstance(data, trajectories.Trajectories):
         return data
     return Trajectories.from_file(data) if isinstance(data, str | Path) else Trajectories.from_episodes(data)
-
-
-def split_of(
-    non_preferred: trajectories.Trajectories, unlabeled: trajectories.Trajectories, *, seed: int, held_out: float
-) -> Split:
-    """D_N and D_U as one set of trajectories, D_N first, a share of each held out.
-
-    Raises:
-        UserError: fewer than two trajectories in a set, or sets that cannot be of one task.
-    """
-    for name, part in (("non-preferred", non_preferred), ("unlabeled", unlabeled)):
-        if len(part) < 2:
-            raise UserError(f"there is {len(part)} {name} trajectory; at least 2 are needed")
-    for name in ("observation_dim", "action_dim"):
-        if getattr(non_preferred, name) != getattr(unlabeled, name):
-            raise UserError(
-                f"non-preferred trajectories have {name} {getattr(non_preferred, name)}, unlabeled ones"
-                f" {getattr(unlabeled, name)}; both must come from the same task"
-            )
-    data = trajectories.Trajectories(
-        np.concatenate([non_preferred.observations, unlabeled.observations]),
-        np.concatenate([non_preferred.actions, unlabeled.actions]),
-        np.concatenate([non_preferred.offsets, non_preferred.offsets[-1] + unlabeled.offsets[1:]]),
-    )
-    indices, n_bad = np.arange(len(data)), len(non_preferred)
-    rng = np.random.default_rng(np.random.SeedSequence([seed, 0x5111]))
-    return Split(data, *hold_out(indices[:n_bad], indices[n_bad:], held_out, rng))
-
-
-def configure(config: Any, settings: dict[str, Any]) -> Any:
-    """Settings by keyword, see ``Learner``."""
-    known = dotted_fields(config)
-    for keyword, value in settings.items():
-        name = keyword.replace("__", ".")
-        meant = [name] if name in known else [field for field in known if field.rpartition(".")[2] == keyword]
-        if not meant:
-            raise ConfigError(unknown_setting(name, [*known, *(field.rpartition(".")[2] for field in known)]))
-        config = override(config, dict.fromkeys(meant, value))
-    return config
-
-
-def flatten_known(values: dict[str, Any], config: Any) -> dict[str, Any]:
-    """Stored settings by dotted name, those that this version still has."""
-    known = dotted_fields(config)
-    return {name: value for name, value in flatten(values).items() if name in known}

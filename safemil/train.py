@@ -89,6 +89,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="S", help="one policy per seed, packed")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="settings", help="override settings")
     parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda where there is one)")
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="of torch (default: 1; more help on idle cores)"
+    )
     precision.add_option(parser)
     return parser.parse_args(arguments)
 
@@ -99,9 +102,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     if options.out.exists() and any(options.out.iterdir()):
         raise UserError(f"{options.out} exists and is not empty; choose another --out")
+    import torch
+
     from safemil.api import SafeMIL, Trajectories, fit_packed
     from safemil.evaluation.diagnostics import failure_signatures
 
+    torch.set_num_threads(max(1, options.threads))
     curves = CurveFiles()
     shared = {"device": options.device, "precision": options.precision, "log": curves}
     settings = parse_assignments(options.settings)

@@ -1,7 +1,7 @@
 """Split -> bags of trajectory segments: which rows, how many of them are real, how they are discounted.
 
-A bag is K segments drawn with replacement from D_N (non-preferred) or D_U (unlabeled); a segment is H consecutive steps of
-one trajectory. A trajectory shorter than H is used whole, its sum rescaled by G_H / G_T:
+A bag is K segments drawn with replacement from D_N (non-preferred) or D_U (unlabeled); a segment is H consecutive steps
+of one trajectory. A trajectory shorter than H is used whole, its sum rescaled by G_H / G_T:
 
     rows    [ t  t+1  t+2 | .   . ]      H = 5, three steps left: the last two are padding
     mask    [ 1   1    1  | 0   0 ]

@@ -136,6 +136,23 @@ def dotted_fields(config: Any, prefix: str = "") -> dict[str, dataclasses.Field]
     return leaves
 
 
+def configure(config: Any, settings: dict[str, Any]) -> Any:
+    """``config`` with settings by keyword: a dotted name with ``__`` for its dots, or its last part, which then holds
+    for every setting so called (``steps=500``).
+
+    Raises:
+        ConfigError: an unknown name (with the nearest valid ones), a wrong type or a value out of range.
+    """
+    known = dotted_fields(config)
+    for keyword, value in settings.items():
+        name = keyword.replace("__", ".")
+        meant = [name] if name in known else [field for field in known if field.rpartition(".")[2] == keyword]
+        if not meant:
+            raise ConfigError(unknown_setting(name, [*known, *(field.rpartition(".")[2] for field in known)]))
+        config = override(config, dict.fromkeys(meant, value))
+    return config
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain nested values, ready for JSON."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
@@ -153,3 +170,9 @@ def fingerprint(value: Any) -> str:
     """Eight hexadecimal digits that change whenever any setting does."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def known_settings(values: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """Stored settings by dotted name, those that this version still has."""
+    known = dotted_fields(config)
+    return {name: value for name, value in flatten(values).items() if name in known}

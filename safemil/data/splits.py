@@ -168,3 +168,28 @@ def hold_out(nonpreferred: np.ndarray, unlabeled: np.ndarray, share: float, rng:
         train.append(np.sort(shuffled[n_held_out:]))
         held_out.append(np.sort(shuffled[:n_held_out]))
     return *train, *held_out
+
+
+def split_of_sets(non_preferred: Trajectories, unlabeled: Trajectories, *, seed: int, held_out: float) -> Split:
+    """D_N and D_U as one set of trajectories, D_N first, a share of each held out.
+
+    Raises:
+        UserError: fewer than two trajectories in a set, or sets that cannot be of one task.
+    """
+    for name, part in (("non-preferred", non_preferred), ("unlabeled", unlabeled)):
+        if len(part) < 2:
+            raise UserError(f"there is {len(part)} {name} trajectory; at least 2 are needed")
+    for name in ("observation_dim", "action_dim"):
+        if getattr(non_preferred, name) != getattr(unlabeled, name):
+            raise UserError(
+                f"non-preferred trajectories have {name} {getattr(non_preferred, name)}, unlabeled ones"
+                f" {getattr(unlabeled, name)}; both must come from the same task"
+            )
+    data = Trajectories(
+        np.concatenate([non_preferred.observations, unlabeled.observations]),
+        np.concatenate([non_preferred.actions, unlabeled.actions]),
+        np.concatenate([non_preferred.offsets, non_preferred.offsets[-1] + unlabeled.offsets[1:]]),
+    )
+    indices, n_bad = np.arange(len(data)), len(non_preferred)
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 0x5111]))
+    return Split(data, *hold_out(indices[:n_bad], indices[n_bad:], held_out, rng))
