@@ -183,7 +183,7 @@ def train_discriminator(
 def fit(splits: Sequence[Split], config: SafeDICEConfig, context: FitContext) -> list[FitResult]:
     """Discriminator first, then value and policy on the same batches."""
     data, seeds, device = splits[0].trajectories, context.seeds, context.device
-    steps = Transitions.from_splits(splits, context.device)
+    steps = Transitions.from_splits(splits, device)
     network = StepScorer(
         make_generators(seeds, "safedice discriminator"),
         data.observation_dim,
@@ -205,7 +205,6 @@ def fit(splits: Sequence[Split], config: SafeDICEConfig, context: FitContext) ->
     if config.standardize_reward:
         ratios = [log_density_ratio(torch.tensor(own), torch.tensor(a)) for own, a in zip(logits, alphas, strict=True)]
         scale = [torch.stack([f(r) for r in ratios]).unsqueeze(1).to(device) for f in (torch.mean, torch.std)]
-
     sampler = SuccessorSampler(splits, steps, seeds, config.policy.batch_size)
 
     def prepare(drawn: Batch) -> Batch:
