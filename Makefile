@@ -43,7 +43,7 @@ test-core: ## install the core alone on any Python from 3.10, run its tests ther
 	$(CORE)/bin/python -m pip uninstall -q -y safemil
 	$(CORE)/bin/python -m pip install -q $(CORE)/dist/*.whl
 	mkdir $(CORE)/outside
-	cp -r pyproject.toml tests baselines tune $(CORE)/outside
+	cp -r pyproject.toml README.md tests baselines tune $(CORE)/outside
 	cd $(CORE)/outside && ../bin/python -m pytest -q -m 'not study' -k 'not osrl' $(CORE_TESTS:%=tests/test_%.py)
 
 lint: install ## check style, formatting and types
