@@ -241,6 +241,11 @@ class TestCsv:
         convert(folder, tmp_path / "out.hdf5")
         same_as(log, tmp_path / "out.hdf5")
 
+    def test_an_episode_of_one_row(self, log, tmp_path):
+        tables = frames(log)
+        convert(write_frames(tmp_path, [tables[0], tables[1][:1], tables[2]]), tmp_path / "out.hdf5")
+        assert load(tmp_path / "out.hdf5")[0].lengths.tolist() == [3, 1, 2]
+
     def test_what_is_not_used_is_told(self, log, tmp_path):
         tables = [table.assign(battery=0.5, note="calm") for table in frames(log)]
         report = convert(write_frames(tmp_path, tables), tmp_path / "out.hdf5")
