@@ -483,8 +483,7 @@ def test_coptidice_ignores_the_limit_even_where_every_step_costs():
 def test_fit_seeds_keeps_snapshots_in_order():
     split, labels = three_trajectories()
     config = small(COptiDICEConfig(), **{"policy.steps": 5})
-    arguments = {"labels": [labels], "seeds": [0], "device": "cpu", "log": lambda *_: None}
-    (learned,) = fit_seeds(osrl_coptidice.build, [split], config, snapshots=3, **arguments)
+    (learned,) = fit_seeds(osrl_coptidice.build, [split], config, FitContext(snapshots=3), [labels])
     assert [step for step, _ in learned.snapshots] == [2, 3, 5]
     assert learned.policy is learned.snapshots[-1][1]
     assert learned.extra["steps_per_second"] > 0

@@ -109,15 +109,11 @@ def make_jobs(trials: Sequence[Trial], datasets: dict[str, Path], folder: Path, 
 class Share:
     """What one pack gets of a machine or cluster, and how many packs run at once (None: as many as fit)."""
 
-    cpus: float
+    cpus: float  # as many processes roll out, where a pack does that itself
     gpus: float
     apart: bool  # rollouts are tasks of their own
     concurrent: int | None = None
-
-    @property
-    def threads(self) -> int:
-        """Of torch; also the rollout processes of a pack that rolls out itself."""
-        return max(1, int(self.cpus))
+    threads: int = 1  # of torch while the pack trains
 
 
 def share_out(
@@ -130,7 +126,9 @@ def share_out(
     node_cpus: float | None = None,
     apart: bool = False,
 ) -> Share:
-    """What was asked for, else the cores shared out evenly and a quarter of a GPU.
+    """What was asked for, else the cores shared out evenly, a quarter of a GPU, and one thread for training.
+
+    Two threads on cores that others use are slower than one, as they wait for each other.
 
     Args:
         node_cpus: of the largest node, which a pack cannot exceed.
@@ -139,6 +137,7 @@ def share_out(
     Raises:
         UserError: a share that is not positive.
     """
+    threads = 1 if cpus is None else max(1, int(cpus))
     if cpus is None:
         cpus = max(1, min(total_cpus // max(1, n_packs), node_cpus or total_cpus))
     if gpus is None:
@@ -148,11 +147,12 @@ def share_out(
             f"--cpus-per-trial {cpus:g} --gpus-per-trial {gpus:g}: expected more than 0 CPUs, 0 or more GPUs"
         )
     if not (apart or gpus):
-        return Share(cpus, gpus, apart=False)
+        return Share(cpus, gpus, apart=False, threads=threads)
     # Waiting trainers would take every core that falls free; half of the cores stay with the rollouts.
     by_cpus = max(1, int(total_cpus / 2 / cpus))
     by_gpus = int(total_gpus / gpus) if gpus else by_cpus
-    return Share(cpus, gpus, apart=True, concurrent=max(1, min(by_cpus, by_gpus)) if by_gpus else None)
+    concurrent = max(1, min(by_cpus, by_gpus)) if by_gpus else None
+    return Share(cpus, gpus, apart=True, concurrent=concurrent, threads=threads)
 
 
 def with_share(job: Job, share: Share, *, apart: bool) -> Job:
@@ -161,7 +161,7 @@ def with_share(job: Job, share: Share, *, apart: bool) -> Job:
         job,
         device="cuda" if share.gpus else "cpu",
         gpus=share.gpus,
-        workers=share.threads,
+        workers=max(1, int(share.cpus)),
         threads=share.threads,
         roll_out=not apart,
     )
