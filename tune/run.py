@@ -56,9 +56,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--storage", default=DEFAULT_STORAGE, help="folder or URI that holds runs (default: results)")
     parser.add_argument("--resume", action="store_true", help="continue a run: finished trials are skipped")
     parser.add_argument("--address", help="of a running Ray cluster, e.g. auto (default: this machine alone)")
-    parser.add_argument(
-        "--cpus-per-trial", type=float, metavar="X", help="cores of a pack (default: it trains with one)"
-    )
+    parser.add_argument("--cpus-per-trial", type=float, metavar="X", help="cores of a pack (default: trains with one)")
     parser.add_argument("--gpus-per-trial", type=float, metavar="X", help="default: 0.25 where there is a GPU, else 0")
     precision.add_option(parser)
     parser.add_argument("--shard", metavar="I/N", help="run the I-th of N parts (1..N) in this process, without Ray")
