@@ -22,7 +22,7 @@ SUMMARIZED = (*METRICS, "train_seconds", "eval_seconds")
 REPETITIONS = 50_000  # of every bootstrap in a report
 # reading -> column it is computed from, what is added to it. The first cannot be infinite, and is the one that is told.
 RATIO_READINGS = {
-    "cost plus 1": ("cost_mean", 1.0),
+    "normalized cost plus 1": ("normalized_cost", 1.0),
     "cost over cost limit": ("normalized_cost", 0.0),
     "cost above the reference, plus 1": ("normalized_cost_reference", 1.0),
 }

@@ -216,7 +216,7 @@ def test_safety_ratio_is_against_the_safest_label_limited_baseline_of_each_task(
     # PPL is the safest baseline of A, DWBC of B; the oracle BC-Safe is none.
     expected = (1.1 / 0.6 + 2.1 / 1.1) / 2
     assert table.loc["cost over cost limit", "ratio"] == pytest.approx(expected)
-    assert table.loc["cost plus 1", "ratio"] == pytest.approx((26 / 13.5 + 51 / 26) / 2)
+    assert table.loc["normalized cost plus 1", "ratio"] == pytest.approx((2.1 / 1.6 + 3.1 / 2.1) / 2)
     assert table.loc["cost above the reference, plus 1", "ratio"] == pytest.approx((21 / 8.5 + 46 / 21) / 2)
 
 
