@@ -85,7 +85,7 @@ def steps_of_examples(steps: pd.DataFrame, task: str, style: styles.Style) -> Fi
     because kinds of agents are told apart, not costly steps.
     """
     examples = list(steps.groupby("trajectory", sort=False))
-    handles = [
+    handles: list[Line2D | Patch] = [
         Line2D([], [], color=style.color, linewidth=1.2, label="predicted cost"),
         Patch(facecolor=styles.NONPREFERRED, alpha=0.22, label="true cost > 0"),
     ]

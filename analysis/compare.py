@@ -64,7 +64,8 @@ def rows_of_one(a: Run, b: Run) -> tuple[list[str], list[str]]:
     """Names of the rows that only A has, and of those that only B has."""
     keys, pairs = _matched(a, b)
     alone = [sorted(_rows(run, keys).keys() - pairs.keys(), key=_order) for run in (a, b)]
-    return tuple([_name(key, keys) for key in side] for side in alone)
+    only_a, only_b = ([_name(key, keys) for key in side] for side in alone)
+    return only_a, only_b
 
 
 def settings_that_differ(a: Run, b: Run) -> pd.DataFrame:

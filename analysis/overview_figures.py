@@ -33,8 +33,8 @@ def forest(trials: pd.DataFrame, axes: Sequence[str], style_of: dict) -> Figure:
     size = (1.95 if abreast > 2 else 3.6, 0.75 + 0.185 * len(used))
     figure, panels = styles.panel_grid(2 * abreast * blocks, max(2, abreast), size, sharey=True)
     for place, panel in enumerate(panels):
-        block, metric = divmod(place // abreast, 2)
-        metric, number = list(METRICS)[metric], block * abreast + place % abreast
+        block, which = divmod(place // abreast, 2)
+        metric, number = list(METRICS)[which], block * abreast + place % abreast
         if number >= len(tasks):
             panel.remove()
             continue

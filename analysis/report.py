@@ -122,8 +122,13 @@ def _film_strips(folder: Path) -> list[tuple[str, str]]:
 
 
 def _render(run: Run, numbers: Numbers, shown: list[Table], images: list[tuple[Drawing, str]], small: bool) -> str:
-    strict = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), **strict)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
     (first, *others), diagnostics = images, [table for table in shown if table.name in ("signatures", "diagnostics")]
     return environment.get_template("report.html.j2").render(
         name=run.folder.resolve().name,

@@ -6,6 +6,7 @@ Nothing is computed here but means over seeds and their 95 % t intervals.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -110,7 +111,7 @@ def axis_curves(trials: pd.DataFrame, task: str, axis: str, others: Sequence[str
             _mark_reliable(panel, here, axis, others, place)
         panel.set(title=AXIS_PANELS[metric], xlabel=labels.mathtext(labels.axis_title(axis)), ylabel="")
         names = [labels.value_text(value) for value in values]
-        slanted = {"rotation": 30, "ha": "right"} if sum(map(len, names)) + 2 * len(names) > 50 else {}
+        slanted: dict[str, Any] = {"rotation": 30, "ha": "right"} if sum(map(len, names)) + 2 * len(names) > 50 else {}
         panel.set_xticks(range(len(values)), names, **slanted)
         panel.set_xlim(-0.5, len(values) - 0.5)
     return figure
@@ -174,7 +175,7 @@ def _mark_reliable(panel: Axes, here: pd.DataFrame, axis: str, others: Sequence[
         panel.axvline(place[value], color=styles.GREY, linewidth=0.9, zorder=1.5)
         note = f" reliable from {labels.axis_short(axis)} = {labels.value_text(value)} "
         right_half = place[value] > (len(place) - 1) / 2
-        where = {"ha": "right" if right_half else "left", "transform": panel.get_xaxis_transform()}
+        where: dict[str, Any] = {"ha": "right" if right_half else "left", "transform": panel.get_xaxis_transform()}
         panel.text(place[value], 0.2, note, fontsize=7.5, color=styles.GREY, **where)
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.colors
 import numpy as np
@@ -116,12 +117,12 @@ def panel_grid(
     handles: Sequence[Line2D | Patch] = (),
     title: str = "",
     legend_title: str = "",
-    **sharing: object,
+    **sharing: Any,
 ) -> tuple[Figure, Sequence[Axes]]:
     """A figure with ``count`` panels of ``size`` inches, one legend of ``handles`` below them and room for it."""
     columns, rows = min(columns, count), math.ceil(count / columns)
     # About what the longest entry takes: 0.07 inches a letter, and the line before it.
-    entry_width = 0.75 + 0.07 * max((len(handle.get_label()) for handle in handles), default=0)
+    entry_width = 0.75 + 0.07 * max((len(str(handle.get_label())) for handle in handles), default=0)
     legend_columns = min(len(handles), max(1, int(size[0] * columns / entry_width)))
     legend_rows = math.ceil(len(handles) / max(1, legend_columns)) + bool(legend_title)
     figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.2 * legend_rows), layout="constrained")
@@ -157,7 +158,7 @@ def reference_line(panel: Axes, metric: str) -> None:
     if metric in REFERENCE_LINES:
         height, name, color = REFERENCE_LINES[metric]
         panel.axhline(height, color=color, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
-        place = {"transform": panel.get_yaxis_transform(), "ha": "right", "va": "bottom"}
+        place: dict[str, Any] = {"transform": panel.get_yaxis_transform(), "ha": "right", "va": "bottom"}
         panel.text(1.0, height, name, fontsize=7.5, color=color, **place)
 
 
@@ -185,7 +186,8 @@ def save(figure: Figure, stem: Path, small: bool = False) -> Path:
     """
     # Found once here, and drawn once a file: savefig would lay out and draw everything twice.
     figure.set_dpi(SMALL_DPI if small else PNG_DPI)
-    figure.get_layout_engine().execute(figure)
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
     figure.set_layout_engine("none")
     canvas, path = FigureCanvasAgg(figure), stem.with_name(f"{stem.name}.png")
     canvas.draw()

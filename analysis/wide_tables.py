@@ -106,7 +106,7 @@ def signatures_table(run: Run) -> Table | None:
         name, anchor = labels.variant_label(method, run.axes, values), labels.anchor(task, method, values)
         for signature in sorted(set().union(*shown)):
             count = sum(signature in names for names in shown)
-            cells = (Cell(f"{task}, {name}"), Cell(f"{count} of {len(group)}", count, anchor=anchor))
+            cells: tuple[Cell, ...] = (Cell(f"{task}, {name}"), Cell(f"{count} of {len(group)}", count, anchor=anchor))
             cells += tuple(_mean(group, column, anchor) for column in ("normalized_return", "normalized_cost"))
             found.setdefault(signature, []).append(Row(signature, labels.method_role(method), cells))
     if not found:

@@ -58,8 +58,8 @@ def product(
     return mean.clamp(-MEAN_CLIP, MEAN_CLIP), -0.5 * precision.log(), torch.exp(2 * anti_log_std) < floor
 
 
-class ProductPolicy(nn.Module):
-    """The product of two one-replica policies."""
+class TwoPolicies(nn.Module):
+    """Two one-replica policies, base and anti-expert."""
 
     def __init__(
         self, generators: Sequence[torch.Generator], base: dict | Policy, anti: dict | Policy, strength: float = 0.0
@@ -67,13 +67,18 @@ class ProductPolicy(nn.Module):
         super().__init__()
         self.base = base if isinstance(base, Policy) else Policy(generators, **base)
         self.anti = anti if isinstance(anti, Policy) else Policy(generators, **anti)
+        self.strength: Tensor
         self.register_buffer("strength", torch.tensor(float(strength)))
         self.shape = {"base": self.base.shape, "anti": self.anti.shape}
 
+
+class ProductPolicy(TwoPolicies):
+    """Acts by the product of the two."""
+
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pre-tanh mean, log standard deviation and floored dimensions, ``(1, n, action_dim)``."""
-        pair = [gaussian_parameters(policy(observations)) for policy in (self.base, self.anti)]
-        return product(*pair, self.strength)
+        base, anti = (gaussian_parameters(policy(observations)) for policy in (self.base, self.anti))
+        return product(base, anti, self.strength)
 
     def log_prob(self, observations: Tensor, actions: Tensor) -> Tensor:
         """``(1, n)``."""
@@ -87,12 +92,11 @@ class ProductPolicy(nn.Module):
         return torch.tanh(self(batch)[0]).squeeze(0).numpy()
 
 
-class LikelihoodGap(ProductPolicy):
+class LikelihoodGap(TwoPolicies):
     """Scores a step by log pi_N - log pi_U: higher is riskier."""
 
     def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
-        base, anti = (policy.head.log_prob(policy(observations), actions) for policy in (self.base, self.anti))
-        return anti - base
+        return self.anti.log_prob(observations, actions) - self.base.log_prob(observations, actions)
 
 
 def choose_strength(base: Policy, anti: Policy, split: Split) -> float:

@@ -93,7 +93,7 @@ class Discriminator(nn.Module):
             level = torch.zeros_like(observations[..., :1])
         else:
             with torch.no_grad():
-                log_prob = self.policy.head.log_prob(self.policy(observations), actions).unsqueeze(-1)
+                log_prob = self.policy.log_prob(observations, actions).unsqueeze(-1)
             low, high = LOG_PROB_RANGE
             level = (log_prob.clamp(low, high) - low) / (high - low)
         steps = self.steps(torch.cat([self.normalizer(observations), actions], dim=-1))
@@ -184,8 +184,10 @@ def fit_pair(
     sampler = PairSampler(splits, labeled, steps, context.seeds, config.policy.batch_size)
 
     def train_discriminator(batch: Batch) -> tuple[Tensor, Info]:
-        d = [discriminator(batch[f"{name}_observations"], batch[f"{name}_actions"]) for name in PairSampler.NAMES]
-        return discriminator_loss(*d, config.eta), {"discriminator_positive": d[0].detach().mean(1)}
+        labeled, unlabeled = (
+            discriminator(batch[f"{name}_observations"], batch[f"{name}_actions"]) for name in PairSampler.NAMES
+        )
+        return discriminator_loss(labeled, unlabeled, config.eta), {"discriminator_positive": labeled.detach().mean(1)}
 
     def objective(period: int) -> Objective:
         settings = config.discriminator

@@ -23,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,11 +125,11 @@ class PromptedPolicy(nn.Module):
         action_dim: int,
         targets: tuple[float, float],
         scales: tuple[float, float],
-        **transformer: float,
+        **transformer: Any,
     ) -> None:
         super().__init__()
         sizes = {"observation_dim": observation_dim, "action_dim": action_dim}
-        self.shape = {**sizes, "targets": list(targets), "scales": list(scales), **transformer}
+        self.shape: dict[str, Any] = {**sizes, "targets": list(targets), "scales": list(scales), **transformer}
         with initialized_by(generators[0]):
             self.transformer = make_transformer(state_dim=observation_dim, action_dim=action_dim, **transformer)
         self._restart(playing=False)
@@ -170,7 +171,7 @@ class PromptedPolicy(nn.Module):
         return actions.numpy()
 
 
-def make_transformer(*, dropout: float = 0.0, **arguments: float) -> nn.Module:
+def make_transformer(*, dropout: float = 0.0, **arguments: Any) -> Any:
     """OSRL's ``CDT`` in the form of its training script."""
     from osrl.algorithms import CDT
 
@@ -193,7 +194,7 @@ def build(problem: Problem, config: CDTConfig) -> Training:
     from osrl.algorithms import CDTTrainer
 
     batches = SequenceBatches(problem, config)
-    transformer = {
+    transformer: dict[str, Any] = {
         "episode_len": problem.horizon,
         "seq_len": config.context,
         "embedding_dim": config.embedding,
@@ -215,13 +216,15 @@ def build(problem: Problem, config: CDTConfig) -> Training:
         loss_cost_weight=config.cost_head_weight,
         device=problem.device,
     )
-    prompt = {
+    arguments: dict[str, Any] = {
+        **problem.sizes,
+        **transformer,
         "targets": (target_return(problem, config), problem.cost_limit),
         "scales": (config.reward_scale, config.cost_scale),
     }
 
     def policy() -> nn.Module:
-        return frozen(PromptedPolicy([problem.generator], **problem.sizes, **prompt, **transformer), transformer=model)
+        return frozen(PromptedPolicy([problem.generator], **arguments), transformer=model)
 
     return Training(update=lambda: trainer.train_one_step(*batches.draw()), policy=policy)
 

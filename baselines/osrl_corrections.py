@@ -37,7 +37,7 @@ UNLIKELY_SHARE = 0.25  # of the actor's actions, those that the VAE finds least 
 def without_time_outs(dataset: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Transitions under OSRL's keys, less those that a time-out cut off; of the others only terminals are done."""
     kept = ~dataset["timeouts"]
-    return {name: values[kept] for name, values in {**dataset, "done": np.float32(dataset["terminals"])}.items()}
+    return {name: values[kept] for name, values in {**dataset, "done": dataset["terminals"].astype(np.float32)}.items()}
 
 
 def before_tanh(actions: np.ndarray) -> np.ndarray:

@@ -95,7 +95,7 @@ def trainer_arguments(problem: Problem, config: Any) -> dict[str, Any]:
     }
 
 
-def cost_values(model: nn.Module, batches: TransitionBatches, threshold: float) -> dict[str, Tensor]:
+def cost_values(model: Any, batches: TransitionBatches, threshold: float) -> dict[str, Tensor]:
     """How the cost critic (its first network pair or ensemble) judges the data's own actions."""
     values = model.cost_critic.predict(batches.watched[0], batches.watched[2])[0]
     return {
@@ -140,7 +140,7 @@ class ActorPolicy(nn.Module):
         return self.actor(batch, deterministic=True, with_logprob=False)[0].numpy()
 
 
-def actor_policy(model: nn.Module, problem: Problem, config: TransitionsConfig) -> nn.Module:
+def actor_policy(model: Any, problem: Problem, config: TransitionsConfig) -> nn.Module:
     """The policy of a model whose actor is OSRL's tanh-Gaussian."""
     policy = ActorPolicy([problem.generator], **problem.sizes, hidden=config.policy.hidden)
     return frozen(policy, actor=model.actor)

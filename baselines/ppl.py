@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,8 +101,8 @@ class Ensemble(nn.Module):
         members: int,
     ) -> None:
         super().__init__()
-        shape = {"observation_dim": observation_dim, "action_dim": action_dim, "hidden": list(hidden)}
-        self.shape = {**shape, "members": members}
+        shape: dict[str, Any] = {"observation_dim": observation_dim, "action_dim": action_dim, "hidden": list(hidden)}
+        self.shape: dict[str, Any] = {**shape, "members": members}
         self.members = nn.ModuleList(StepScorer(generators, **shape) for _ in range(members))
         self.register_buffer("mean", torch.zeros(members, 1, 1))
         self.register_buffer("std", torch.ones(members, 1, 1))

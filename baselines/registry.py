@@ -50,7 +50,8 @@ class Method:
         return self.load(self.settings)()
 
 
-LIMITED, ORACLE = "label-limited", "oracle"
+LIMITED: Role = "label-limited"
+ORACLE: Role = "oracle"
 BOTH, ALL = "D_N, D_U", "D_N, D_U, rewards, costs"
 # SafeMIL has the one strong color, its nearest rivals a hue each, all others are grey (oracles are drawn hollow).
 BLUE, ORANGE, SKY, PURPLE = "#0057b8", "#e69f00", "#56b4e9", "#cc79a7"

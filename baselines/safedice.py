@@ -166,12 +166,12 @@ def train_discriminator(
     parameters = [p for p in network.parameters() if p is not network.mlp.layers[-1].bias]
 
     def loss(batch: Batch) -> tuple[Tensor, Info]:
-        sets = [
+        nonpreferred, unlabeled = (
             network.inputs(batch[f"{name}_observations"], batch[f"{name}_actions"])
             for name in ("nonpreferred", "unlabeled")
-        ]
-        logits = network.read(network.mlp(torch.cat(sets, dim=1)))
-        penalty = gradient_penalty(slopes(network.mlp, interpolates(*sets, batch["mix"])))
+        )
+        logits = network.read(network.mlp(torch.cat([nonpreferred, unlabeled], dim=1)))
+        penalty = gradient_penalty(slopes(network.mlp, interpolates(nonpreferred, unlabeled, batch["mix"])))
         info = {"gradient_penalty": penalty.detach()}
         return discriminator_loss(*logits.chunk(2, dim=1)) + config.gradient_penalty * penalty, info
 
@@ -225,8 +225,8 @@ def fit(splits: Sequence[Split], config: SafeDICEConfig, context: FitContext) ->
 
     def policy_loss(batch: Batch) -> tuple[Tensor, Info]:
         with torch.no_grad():
-            gain = advantages(batch["ratio"], *values_of(batch, "unlabeled", "next"), config.discount)
-            weights = policy_weights(gain)
+            here, following = values_of(batch, "unlabeled", "next")
+            weights = policy_weights(advantages(batch["ratio"], here, following, config.discount))
         losses = policy.loss(batch["unlabeled_observations"], batch["unlabeled_actions"])
         info = {"weight_max": weights.amax(1), "weight_ess": weights.sum(1) ** 2 / weights.square().sum(1)}
         return (weights * losses).mean(1), info
@@ -235,7 +235,7 @@ def fit(splits: Sequence[Split], config: SafeDICEConfig, context: FitContext) ->
     train(
         "policy",
         [
-            Objective("nu", value.parameters(), nu_loss, config.nu_learning_rate),
+            Objective("nu", list(value.parameters()), nu_loss, config.nu_learning_rate),
             cloning_objective(policy, config.policy, policy_loss),
         ],
         sampler.draw,

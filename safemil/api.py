@@ -178,7 +178,8 @@ class Learner:
     def save(self, folder: str | Path) -> Path:
         """Write policy.safetensors and policy.json, whole or not at all; returns the former's path."""
         result = self._fitted()
-        described = {"method": self.method, "seed": self.seed, "config": to_dict(self.config), "device": self.device}
+        described: dict[str, Any] = {"method": self.method, "seed": self.seed, "config": to_dict(self.config)}
+        described["device"] = self.device
         described["precision"] = precision.in_effect(self.precision, torch.device(self.device).type)
         if self.split is not None:
             described["diagnostics"] = json.loads(json.dumps(self.diagnostics(), default=float))

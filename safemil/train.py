@@ -16,6 +16,7 @@ import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,8 @@ class CurveFiles:
 
         self.rows: list[tuple[str, int, dict[str, np.ndarray]]] = []
         self.totals: dict[str, int] = {}
-        self.stage, self.bar, self.tqdm = "", None, tqdm
+        self.stage, self.tqdm = "", tqdm
+        self.bar: Any = None
 
     def __call__(self, stage: str, step: int, metrics: dict[str, np.ndarray]) -> None:
         if stage != self.stage:
@@ -109,8 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     torch.set_num_threads(max(1, options.threads))
     curves = CurveFiles()
-    shared = {"device": options.device, "precision": options.precision, "log": curves}
-    settings = parse_assignments(options.settings)
+    shared: dict[str, Any] = {"device": options.device, "precision": options.precision, "log": curves}
+    settings: dict[str, Any] = parse_assignments(options.settings)
     models = [SafeMIL(seed=seed, **shared, **settings) for seed in options.seeds]
     config = models[0].config
     curves.totals = {"cost_model": config.cost_model.steps, "policy": config.policy.steps, "joint": config.policy.steps}

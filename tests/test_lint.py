@@ -1,4 +1,4 @@
-"""Style and formatting, as `make lint` checks them."""
+"""Style, formatting and types, as `make lint` checks them."""
 
 import subprocess
 import sys
@@ -12,6 +12,12 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
 def test_ruff_finds_nothing(command):
     done = subprocess.run([sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_mypy_finds_nothing():
+    done = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

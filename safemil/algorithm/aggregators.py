@@ -100,6 +100,8 @@ class GatedAttention(Aggregator):
 
     def attention(self, factors: Tensor, embeddings: Tensor | None) -> Tensor:
         """a ``(R, n, H)``: 0 on padding, 1 in sum."""
+        if embeddings is None:
+            raise ValueError("attention reads embeddings")
         steps = embeddings.flatten(1, 2)
         logits = self.weigh(torch.tanh(self.content(steps)) * torch.sigmoid(self.gate(steps)))
         return torch.softmax(logits.view_as(factors).masked_fill(factors <= 0, -torch.inf), dim=-1)

@@ -40,7 +40,7 @@ def cloning_objective(policy: Policy, config: PolicyConfig, loss) -> Objective:
     """An imitation loss of the policy with its optimizer."""
     return Objective(
         "policy",
-        policy.parameters(),
+        list(policy.parameters()),
         loss,
         config.learning_rate,
         schedule=config.schedule,

@@ -131,8 +131,8 @@ class CostModel:
         if observations.shape[1] <= size:
             return self.network.scores(observations, actions)
         parts = zip(observations.split(size, dim=1), actions.split(size, dim=1), strict=True)
-        options = {"use_reentrant": False, "preserve_rng_state": False}
-        return torch.cat([checkpoint(self.network.scores, *own, **options) for own in parts], dim=-1)
+        costs = [checkpoint(self.network.scores, *own, use_reentrant=False, preserve_rng_state=False) for own in parts]
+        return torch.cat(costs, dim=-1)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Info]:
         """Mean over the pairs, ``(R,)``."""

@@ -64,7 +64,7 @@ def collect(
         if value is not None and value < least:
             raise UserError(f"--{name} {value}: expected at least {least}")
     total = sum(sizes.values())
-    asked = {"task": task.name, "recipe": "+".join(sizes), "seed": seed, "n_trajectories": total}
+    asked: dict[str, str | int] = {"task": task.name, "recipe": "+".join(sizes), "seed": seed, "n_trajectories": total}
     folder = dataset_folder() if output is None else output.parent
     with lock(folder, f"{task.file_stem}.collect"):  # a second process waits, then finds the first one's file
         present = [output] if output is not None else files_of(task, folder, total)

@@ -30,6 +30,7 @@ def setting(default: Any, doc: str, *, low: float | None = None, high: float | N
     return dataclasses.field(default=default, metadata={"doc": doc, "low": low, "high": high})
 
 
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """Base of every configuration: checks the ranges once, at construction."""
 
@@ -113,7 +114,7 @@ def _replace(config: Any, path: list[str], value: Any, name: str) -> Any:
     if rest:
         return dataclasses.replace(config, **{head: _replace(getattr(config, head), rest, value, name)})
     try:
-        return dataclasses.replace(config, **{head: convert(field_types(type(config))[head], value)})
+        return dataclasses.replace(config, **{head: convert(field_types(config.__class__)[head], value)})
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
 

@@ -84,7 +84,9 @@ class CostModelConfig(SegmentCostConfig):
     @property
     def loss_scale(self) -> float:
         """The number that ``scale`` stands for."""
-        return {"sqrt": self.bag_size**0.5, "bag": float(self.bag_size)}.get(self.scale, self.scale)
+        if isinstance(self.scale, str):
+            return self.bag_size**0.5 if self.scale == "sqrt" else float(self.bag_size)
+        return self.scale
 
 
 @dataclass(frozen=True)

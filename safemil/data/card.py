@@ -127,7 +127,7 @@ def return_coverage(outcomes: Outcomes, task: Task) -> str | None:
         if len(returns) == 0:
             return f"no trajectory {side}"
     means = {side: better_half(returns).mean() for side, returns in sides.items()}
-    weaker, stronger = sorted(means, key=means.get)
+    weaker, stronger = sorted(means, key=means.__getitem__)
     if means[weaker] - task.return_min >= RETURN_SHARE * (means[stronger] - task.return_min):
         return None
     average = f"the better half has {means[weaker]:.1f} on average, {means[stronger]:.1f} {stronger}"

@@ -18,6 +18,7 @@ Actions must lie in [-1, 1]: what lies outside is refused, as nobody but the own
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -104,7 +105,7 @@ def _actions(values: np.ndarray) -> np.ndarray:
 def _check_written(path: Path, trajectories: Trajectories, outcomes: Outcomes | None, task: Task | None) -> None:
     """Read the file as every later reader will. Raises ``DatasetError`` when it gives other numbers than were meant."""
     written, written_outcomes = load(path, task)
-    pairs = [(written, trajectories, ("observations", "actions", "offsets"))]
+    pairs: list[tuple[Any, Any, tuple[str, ...]]] = [(written, trajectories, ("observations", "actions", "offsets"))]
     if outcomes is not None:
         pairs.append((written_outcomes, outcomes, ("rewards", "costs", "terminals")))
     for read, meant, names in pairs:

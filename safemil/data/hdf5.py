@@ -15,7 +15,7 @@ terminals or timeouts is 1. Three things are mended rather than refused, each wi
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +80,7 @@ def save(
     path: str | Path,
     trajectories: Trajectories,
     outcomes: Outcomes | None,
-    attributes: dict[str, str | int | float],
+    attributes: Mapping[str, str | int | float],
     *,
     next_observations: np.ndarray | None = None,
 ) -> None:

@@ -125,7 +125,7 @@ def named(arrays: Mapping[str, Any], available: Iterable[str] = ()) -> dict[str,
 
     ``available`` are all names in the file, for the message when observations or actions are not among them.
     """
-    columns = {}
+    columns: dict[str, np.ndarray] = {}
     for name, aliases in NAMES.items():
         present = [alias for alias in aliases if alias in arrays]
         for alias in present:

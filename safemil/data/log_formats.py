@@ -87,7 +87,8 @@ def _read_csv(folder: Path) -> Log:
     files = sorted((path for path in folder.glob("*.csv") if not path.name.startswith(".")), key=by_number)
     if not files:
         raise UserError("neither a Minari dataset nor any .csv in it")
-    episodes, notes = {}, ()
+    episodes: dict[str, dict[str, np.ndarray]] = {}
+    notes: tuple[str, ...] = ()
     for path in files:
         try:
             episodes[path.name], notes = _csv_episode(path)
@@ -116,8 +117,9 @@ def _csv_columns(header: list[str]) -> tuple[dict[str, list[int]], list[str]]:
     """Known name without its number -> positions of its columns, in the order of their numbers; and unknown names."""
     numbered: dict[str, list[tuple[int, int]]] = {}  # name -> (number, position); -1 for a name without a number
     for position, column in enumerate(header):
-        name, number = re.fullmatch(r"(.*?)(?:[_.\[]?(\d+)\]?)?", column).groups()
-        numbered.setdefault(name, []).append((-1 if number is None else int(number), position))
+        end = re.search(r"[_.\[]?(\d+)\]?\Z", column)
+        name, number = (column[: end.start()], int(end[1])) if end else (column, -1)
+        numbered.setdefault(name, []).append((number, position))
     our_names = {alias: name for name, aliases in NAMES.items() for alias in aliases}
     for name in our_names.keys() & numbered.keys():
         numbers = sorted(number for number, _ in numbered[name])

@@ -138,7 +138,7 @@ def parse_file_name(name: str) -> tuple[Task | None, int]:
     """The task and the number of trajectories that a dataset file's name tells; (None, 0) for another kind of name."""
     match = re.fullmatch(r"(Safety.+)-\d+-(\d+)\.hdf5", name)  # stem, maximum cost, number of trajectories
     task = next((task for task in TASKS.values() if match and task.file_stem == match[1]), None)
-    return (task, int(match[2])) if task else (None, 0)
+    return (task, int(match[2])) if task and match else (None, 0)
 
 
 def nearest_names(name: str, limit: int = 3) -> list[str]:

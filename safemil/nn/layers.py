@@ -76,7 +76,7 @@ class StackedMLP(nn.Module):
         last: str | None = None,
     ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
+        self.layers: Sequence[StackedLinear] = nn.ModuleList(  # type: ignore[assignment]  # it says Module of its items
             StackedLinear(len(generators), n_in, n_out) for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)
         )
         self.activation = activation

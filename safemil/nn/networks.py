@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from safemil.nn.layers import StackedMLP
+
+Stacked = TypeVar("Stacked", bound=nn.Module)
 
 
 class Normalizer(nn.Module):
@@ -19,6 +22,8 @@ class Normalizer(nn.Module):
 
     def __init__(self, n_replicas: int, observation_dim: int) -> None:
         super().__init__()
+        self.mean: Tensor
+        self.scale: Tensor
         self.register_buffer("mean", torch.zeros(n_replicas, 1, observation_dim))
         self.register_buffer("scale", torch.ones(n_replicas, 1, observation_dim))
 
@@ -51,7 +56,11 @@ class StepScorer(nn.Module):
         outputs: int = 1,
     ) -> None:
         super().__init__()
-        self.shape = {"observation_dim": observation_dim, "action_dim": action_dim, "hidden": list(hidden)}
+        self.shape: dict[str, Any] = {
+            "observation_dim": observation_dim,
+            "action_dim": action_dim,
+            "hidden": list(hidden),
+        }
         self.normalizer = Normalizer(len(generators), observation_dim)
         self.mlp = StackedMLP(
             generators,
@@ -122,15 +131,18 @@ def slopes(network: StackedMLP, x: Tensor) -> Tensor:
         return gradient
 
 
-def extract_replica(module: nn.Module, index: int) -> nn.Module:
+def extract_replica(module: Stacked, index: int) -> Stacked:
     """Replica ``index`` of a stacked network as a network of one replica, on the CPU, for evaluation."""
     single = copy.copy(module)  # of its parts only the replica's own are copied: with many replicas all would be much
     single._parameters = {
         name: nn.Parameter(own.detach()[index : index + 1].cpu().clone(), requires_grad=False)
         for name, own in module._parameters.items()
+        if own is not None
     }
-    single._buffers = {name: own[index : index + 1].cpu().clone() for name, own in module._buffers.items()}
-    single._modules = {name: extract_replica(part, index) for name, part in module._modules.items()}
+    single._buffers = {
+        name: own[index : index + 1].cpu().clone() for name, own in module._buffers.items() if own is not None
+    }
+    single._modules = {name: extract_replica(part, index) for name, part in module._modules.items() if part is not None}
     return single.eval()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,17 @@ class Deterministic:
         return np.tanh(output)
 
 
-class TanhGaussian:
+class Likelihood:
+    """Heads with a log-density; loss is its negative."""
+
+    def log_prob(self, output: Tensor, actions: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def loss(self, output: Tensor, actions: Tensor) -> Tensor:
+        return -self.log_prob(output, actions)
+
+
+class TanhGaussian(Likelihood):
     """One tanh-Gaussian; loss is the negative log-likelihood; evaluation takes tanh(mean)."""
 
     def outputs(self, action_dim: int) -> int:
@@ -63,15 +74,12 @@ class TanhGaussian:
     def log_prob(self, output: Tensor, actions: Tensor) -> Tensor:
         return tanh_gaussian_log_prob(*gaussian_parameters(output), actions).sum(-1)
 
-    def loss(self, output: Tensor, actions: Tensor) -> Tensor:
-        return -self.log_prob(output, actions)
-
     def action(self, output: np.ndarray) -> np.ndarray:
         mean, _ = np.split(output, 2, axis=-1)
         return np.tanh(mean.clip(-MEAN_CLIP, MEAN_CLIP))
 
 
-class Mixture2:
+class Mixture2(Likelihood):
     """Two tanh-Gaussians with learned weights; evaluation takes the likelier component's tanh(mean), never a sample."""
 
     def outputs(self, action_dim: int) -> int:
@@ -89,16 +97,17 @@ class Mixture2:
             log_weights + tanh_gaussian_log_prob(mean, log_std, actions.unsqueeze(-2)).sum(-1), dim=-1
         )
 
-    def loss(self, output: Tensor, actions: Tensor) -> Tensor:
-        return -self.log_prob(output, actions)
-
     def action(self, output: np.ndarray) -> np.ndarray:
         means = np.split(output[..., 2:].reshape(*output.shape[:-1], 2, -1), 2, axis=-1)[0]
         likelier = output[..., :2].argmax(-1)[..., None, None]
         return np.tanh(np.take_along_axis(means, likelier, axis=-2).squeeze(-2).clip(-MEAN_CLIP, MEAN_CLIP))
 
 
-HEADS = {"det": Deterministic(), "tanh_gauss": TanhGaussian(), "mix2": Mixture2()}
+HEADS: dict[str, Deterministic | TanhGaussian | Mixture2] = {
+    "det": Deterministic(),
+    "tanh_gauss": TanhGaussian(),
+    "mix2": Mixture2(),
+}
 
 
 class Policy(nn.Module):
@@ -113,7 +122,7 @@ class Policy(nn.Module):
         head: str = "det",
     ) -> None:
         super().__init__()
-        self.shape = {
+        self.shape: dict[str, Any] = {
             "observation_dim": observation_dim,
             "action_dim": action_dim,
             "hidden": list(hidden),
@@ -129,6 +138,12 @@ class Policy(nn.Module):
     def loss(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Imitation loss of each pair, ``(R, n)``."""
         return self.head.loss(self(observations), actions)
+
+    def log_prob(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """Log-density of each pair, ``(R, n)``; a deterministic head has none."""
+        if not isinstance(self.head, Likelihood):
+            raise TypeError(f"policy.head={self.shape['head']} has no density")
+        return self.head.log_prob(self(observations), actions)
 
     @functools.cached_property
     def _arrays(self) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:

@@ -16,7 +16,7 @@ import numpy as np
 class HashableArray(np.ndarray):
     """An array that dataclasses take for a default value: Python 3.11 refuses every default without a hash."""
 
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # type: ignore[assignment]  # numpy says that no array has one
 
 
 def make_defaults_hashable() -> None:

@@ -19,6 +19,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -48,8 +49,8 @@ class Simulator:
         import_simulators()
         self.task = task
         self._drawn = render
-        self._environment = None
-        self._renderer = None
+        self._environment: Any = None
+        self._renderer: Any = None
 
     def reset(self, seed: int) -> np.ndarray:
         """Begin the episode of ``seed`` (0 <= seed < 2**32); its first observation, (observation_dim,) float32."""

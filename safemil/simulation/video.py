@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,7 @@ def record(
     options = {"loop": 0, "duration": 1000 / FRAMES_PER_SECOND} if path.suffix == ".gif" else {"fps": FRAMES_PER_SECOND}
     stride = -(-task.horizon // FRAMES_PER_EPISODE)
     episodes = []
+    video: Any  # imageio's stub leaves out append_data
     try:
         with (
             make(task, render=True) as simulator,

@@ -104,7 +104,7 @@ class _Worker:
 
     def stop(self) -> None:
         """End the process at once, whatever it is doing."""
-        if self._pool is not None:
+        if self._pool is not None and self._lifeline is not None:
             self._lifeline.close()
             self._pool.shutdown(cancel_futures=True)
             self._pool = None

@@ -103,7 +103,8 @@ class StageState:
         self.state.update(self.checkpoint.found.pop(0))
         for step, values in self.state["snapshots"]:
             put(self.values, values)
-            self.on_snapshot(step)
+            if self.on_snapshot is not None:
+                self.on_snapshot(step)
         put(self.tensors, self.state["tensors"])
         return self.state["step"]
 

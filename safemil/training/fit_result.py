@@ -30,6 +30,8 @@ class FitResult:
     @torch.inference_mode()
     def score_steps(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Score of each step, ``(n,)`` float32; higher is riskier."""
+        if self.scorer is None:
+            raise ValueError("this method has no score of steps")
         batch = torch.tensor(observations).unsqueeze(0), torch.tensor(actions).unsqueeze(0)
         chunks = zip(*(values.split(ROWS_AT_ONCE, dim=1) for values in batch), strict=True)
         return torch.cat([self.scorer(*chunk).squeeze(0) for chunk in chunks]).numpy()

@@ -42,7 +42,7 @@ class Meter:
 
     def read(self) -> dict[str, np.ndarray]:
         """Means since the last reading."""
-        if not self.count:
+        if self.sums is None or not self.count:
             return {}
         means = (self.sums / self.count).cpu().numpy()
         self.sums.zero_()  # in place: a captured step adds to this very tensor
@@ -58,11 +58,13 @@ class AdamW:
     """
 
     def __init__(self, values: Tensor, learning_rate: float, weight_decay: float) -> None:
-        self.values, self.weight_decay = values, weight_decay
+        if values.grad is None:
+            raise ValueError("a tensor without a gradient: its gradient's memory is read in every step")
+        self.values, self.gradients, self.weight_decay = values, values.grad, weight_decay
         self.rate = torch.tensor(learning_rate, device=values.device)  # a tensor, so that a captured step can read it
         self.steps = torch.zeros((), device=values.device)
         self.mean, self.square = torch.zeros_like(values), torch.zeros_like(values)
-        self.parts = pieces(values), pieces(values.grad), pieces(self.mean), pieces(self.square)
+        self.parts = pieces(values), pieces(self.gradients), pieces(self.mean), pieces(self.square)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -125,8 +127,8 @@ class Objective:
         """One update; its metrics stay on the device, in ``meter``."""
         loss, info = self.loss(batch)
         gradients = torch.autograd.grad(loss.sum(), self.parameters, materialize_grads=True)
-        torch.cat([gradient.flatten(1) for gradient in gradients], dim=1, out=self.values.grad)
-        norm = clip_gradients(self.values.grad, self.gradient_clip)
+        torch.cat([gradient.flatten(1) for gradient in gradients], dim=1, out=self.optimizer.gradients)
+        norm = clip_gradients(self.optimizer.gradients, self.gradient_clip)
         self.optimizer.step()
         self.meter.add({**info, f"{self.name}_loss": loss.detach(), f"{self.name}_gradient_norm": norm})
 

@@ -28,7 +28,8 @@ class Logged(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """A new episode under the generator's next seed, whatever ``seed`` says."""
-        self._observations, self._steps = [self.simulator.reset(int(self.rng.integers(2**32)))], []
+        self._observations = [self.simulator.reset(int(self.rng.integers(2**32)))]
+        self._steps: list[tuple[np.ndarray, float, float]] = []
         return self._observations[0], {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, float]]:

@@ -103,7 +103,7 @@ def search(task: Task, settings: Search) -> Iterator[Gait]:
                 normalizer.update(seen)  # not later, when the same weights are to stay the same gait
             else:
                 weights = weights * settings.strength if descended == 0 else weights
-                penalty = np.interp(descended, (0, settings.descend - 1), settings.penalties)
+                penalty = float(np.interp(descended, (0, settings.descend - 1), settings.penalties))
                 change, _ = _change(simulator, weights, normalizer, penalty, settings.caution, settings, rng)
             weights = weights + change
             gains, offsets = normalizer.linear(weights)

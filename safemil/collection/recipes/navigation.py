@@ -47,7 +47,7 @@ class Agent:
     def drive(self, wanted: complex, observation: np.ndarray) -> np.ndarray:
         """The action (2,) that brings the velocity to the wanted one: head for it, leaning against the drift."""
         missing = wanted - self.velocity(observation)
-        return self.action(2.0 * missing.real, np.angle(wanted + 2.0 * missing))
+        return self.action(2.0 * missing.real, float(np.angle(wanted + 2.0 * missing)))
 
     def glide(self, wanted: complex, observation: np.ndarray) -> np.ndarray:
         """As ``drive``, but linear in both velocities, without an angle that jumps, and hardly ever backwards."""

@@ -37,14 +37,18 @@ class Recipe:
     accept: Callable[[Behavior, float], bool] = any_cost  # of a policy and its episode's cost: whether it is kept
 
     @classmethod
-    def uniform(cls, policy: Callable[..., Behavior], ranges: Ranges, *rest: Any, **named: Any) -> Recipe:
+    def uniform(
+        cls, policy: Callable[..., Behavior], ranges: Ranges, description: str, minutes: float, **named: Any
+    ) -> Recipe:
         """Policies whose parameters are drawn uniformly from ``ranges``."""
-        return cls(functools.partial(_draw_uniformly, policy, ranges), *rest, **named, parameters=ranges)
+        return cls(functools.partial(_draw_uniformly, policy, ranges), description, minutes, parameters=ranges, **named)
 
     @classmethod
-    def of_kinds(cls, policy: Callable[..., Behavior], kinds: dict[str, Ranges], *rest: Any, **named: Any) -> Recipe:
+    def of_kinds(
+        cls, policy: Callable[..., Behavior], kinds: dict[str, Ranges], description: str, minutes: float, **named: Any
+    ) -> Recipe:
         """Policies of several kinds, each as likely: parameters are drawn uniformly from the ranges of the kind."""
-        return cls(functools.partial(_draw_kind, policy, kinds), *rest, **named, parameters=kinds)
+        return cls(functools.partial(_draw_kind, policy, kinds), description, minutes, parameters=kinds, **named)
 
     def n_units(self, n_trajectories: int) -> int:
         """The number of units that give ``n_trajectories``: one each."""
