@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from safemil.api import SafeMIL, Trajectories
     from safemil.nn.checkpoints import load_policy
 
-__version__ = "0.2.0"
+__version__ = "0.1.0"
 __all__ = ["SafeMIL", "Trajectories", "load_policy"]
 _HOMES = {"SafeMIL": "safemil.api", "Trajectories": "safemil.api", "load_policy": "safemil.nn.checkpoints"}
 

@@ -179,6 +179,18 @@ def test_checkpoint_errors_say_what_is_wrong(tmp_path):
         checkpoints.load_policy(path)
 
 
+def test_a_checkpoint_of_a_former_version_is_read(tmp_path):
+    """Its classes have moved into packages since."""
+    policy = make_policy()
+    path = checkpoints.save(tmp_path, policy)
+    described = json.loads(path.with_suffix(".json").read_text())
+    assert described["policy"]["class"] == "safemil.nn.policies:Policy"
+    described["policy"]["class"] = "safemil.policies:Policy"
+    path.with_suffix(".json").write_text(json.dumps(described))
+    observations = torch.randn(4, 3).numpy()
+    assert (checkpoints.load_policy(path).act(observations) == policy.act(observations)).all()
+
+
 def test_a_checkpoint_imports_no_foreign_class(tmp_path):
     path = checkpoints.save(tmp_path, make_policy())
     described = json.loads(path.with_suffix(".json").read_text())

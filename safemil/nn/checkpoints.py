@@ -19,6 +19,11 @@ from safemil.nn.streams import make_generators
 
 STEM = "policy"
 TRUSTED_PACKAGES = ("safemil", "baselines")  # a checkpoint names its classes; no others are imported for it
+FORMER_HOMES = {  # of classes that earlier checkpoints name
+    "safemil.policies": "safemil.nn.policies",
+    "safemil.networks": "safemil.nn.networks",
+    "safemil.failure_modes": "safemil.algorithm.failure_modes",
+}
 
 
 class CheckpointError(UserError):
@@ -93,7 +98,8 @@ def _load(path: Path | str, name: str) -> Any:
     package, class_name = described["class"].split(":")
     if package.split(".")[0] not in TRUSTED_PACKAGES:
         raise CheckpointError(f"{locate(path)} names the class {described['class']}, which is not of this suite")
-    module = getattr(importlib.import_module(package), class_name)(make_generators([0], "shape"), **described["shape"])
+    kind = getattr(importlib.import_module(FORMER_HOMES.get(package, package)), class_name)
+    module = kind(make_generators([0], "shape"), **described["shape"])
     try:
         tensors = load_file(locate(path))
     except SafetensorError as error:
