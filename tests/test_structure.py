@@ -10,6 +10,25 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"safemil": set(), "baselines": {"safemil"}, "tune": {"safemil", "baselines", "analysis"}}
+ROOMS = (
+    "config",
+    "data",
+    "nn",
+    "training",
+    "algorithm",
+    "evaluation",
+    "simulation",
+    "collection",
+)  # each on those before
+DOORS = {
+    "__init__.py",
+    "api.py",
+    "train.py",
+    "collect.py",
+    "evaluate.py",
+    "datasets.py",
+    "py.typed",
+}  # beside the rooms
 PACKAGES["analysis"] = {"safemil", "baselines"}
 
 
@@ -42,3 +61,21 @@ def test_no_module_imports_itself_by_way_of_others():
 def test_packages_build_on_each_other_one_way(package):
     used = {name.split(".")[0] for path in (ROOT / package).rglob("*.py") for name in imports(path)}
     assert used & PACKAGES.keys() <= PACKAGES[package] | {package}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_build_on_each_other_one_way(room):
+    below = {f"safemil.{other}" for other in ROOMS[: ROOMS.index(room) + 1]}
+    used = {name for path in (ROOT / "safemil" / room).rglob("*.py") for name in imports(path)}
+    ours = {".".join(name.split(".")[:2]) for name in used if name.startswith("safemil.")}
+    assert ours <= below
+
+
+def test_the_house_stays_small():
+    """Modules that can be read at a sitting, rooms that can be taken in at a glance."""
+    assert {path.name for path in (ROOT / "safemil").iterdir() if path.is_file()} == DOORS
+    long = {path: len(path.read_text().splitlines()) for path in (*modules().values(), *ROOT.glob("benchmarks/*.py"))}
+    assert not {path for path, n_lines in long.items() if n_lines > 250}
+    for room in ROOMS:
+        folder = ROOT / "safemil" / room
+        assert len(list(folder.glob("*.py"))) <= 14 and (folder / "__init__.py").read_text().startswith('"""')
