@@ -14,7 +14,6 @@ R replicas train packed.
 from __future__ import annotations
 
 import importlib.util
-import os
 import resource
 import subprocess
 import sys
@@ -148,7 +147,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to measure (default: all)")
     parser.add_argument("--replicas", nargs="+", type=int, default=[1, 5], metavar="R", help="default: 1 5")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch (default: all cores)")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1, as a pack has)")
     precision.add_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import os
+import types
 from pathlib import Path
 
 import numpy as np
@@ -197,3 +198,22 @@ def test_a_node_without_the_folder_or_with_another_dataset_says_so(job, monkeypa
     monkeypatch.setattr("safemil.data.locate.source_addresses", lambda: ["http://127.0.0.1:9"])
     (row, *_) = perform(dataclasses.replace(job, dataset="/nowhere/data.hdf5"))
     assert "no /nowhere/data.hdf5" in row["reason"] and "Three ways out" in row["reason"]
+
+
+@pytest.mark.parametrize(("starts", "again"), [(0, True), (5, False)])
+def test_a_pack_that_ray_could_not_start_is_scheduled_again_but_not_for_ever(job, tmp_path, starts, again):
+    from tune.ray_runner import Rollouts, _board_callback
+
+    details = tmp_path / "error.txt"
+    details.write_text("ActorDiedError: The actor never ran - it was cancelled before it started running.")
+    jobs = {"pack": dataclasses.replace(job, starts=starts)}
+    finished: dict[str, list] = {}
+    board = types.SimpleNamespace(waiting=lambda pack: None, finished=finished.__setitem__)
+    rollouts = Rollouts(jobs, board, perform)
+    trial = types.SimpleNamespace(config={"item": {"pack": "pack"}}, error_file=str(details))
+    _board_callback(board, jobs, rollouts).on_trial_error(1, [], trial)
+    assert (finished == {}) == again and bool(rollouts.unstarted) == again
+    if again:
+        assert rollouts.unstarted["pack"].starts == 1
+    else:
+        assert all(row["status"] == "failed" for row in finished["pack"])

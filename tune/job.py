@@ -33,6 +33,7 @@ class Job:
     storage: str = ""  # URI that finished trials are copied to; empty where trials_folder is the storage itself
     session: str = ""  # shared by all processes of one command
     keep_every: float = 60.0  # seconds between two writes of the state of a training
+    starts: int = 0  # how often Ray could not start its process
     roll_out: bool = True  # False: stop once the policies are trained
 
     @property

@@ -8,7 +8,8 @@ GPU), each of its trained trials is rolled out as a task of its own that asks fo
 packs that follow: a GPU never waits for a simulator.
 
 All trials ask for the same resources, so that Tune reuses their processes. A process that dies is replaced
-``RETRIES`` times; whatever else goes wrong is dealt with in tune/attempts.py, inside the process.
+``RETRIES`` times; a pack whose processes Ray could not even start is scheduled again later; whatever else goes wrong is
+dealt with in tune/attempts.py, inside the process.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from tune.progress import Board
 from tune.schedulers import Jobs
 
 RETRIES = 2  # of a pack whose process died; Ray itself retries without limit what a preempted node takes along
+NEVER_RAN = "The actor never ran"  # Ray's words where it could not start a process: no fault of the pack
+STARTING_PAUSE = 5.0  # seconds until it is asked again
+STARTS = 5  # rounds in which a pack may find no process
 REPORT_INTERVAL = 2.0  # seconds between a pack's progress reports to the driver
 
 Perform = Callable[[Job, Progress], "list[dict[str, Any]] | None"]
@@ -41,7 +45,7 @@ def run_with_ray(
     concurrent: int | None = None,
     perform: Perform = perform,
 ) -> Jobs:
-    """Run the packs; returns those that are locked elsewhere.
+    """Run the packs; returns those that are locked elsewhere, or that Ray could not start.
 
     Args:
         cpus, gpus: of each pack.
@@ -68,7 +72,9 @@ def run_with_ray(
         )
         tuner.fit()
     rollouts.finish()
-    return rollouts.locked_elsewhere
+    if rollouts.unstarted:
+        time.sleep(STARTING_PAUSE)
+    return {**rollouts.locked_elsewhere, **rollouts.unstarted}
 
 
 def trainable(config: dict[str, Any], perform: Perform) -> None:
@@ -93,6 +99,7 @@ class Rollouts:
     def __init__(self, jobs: Jobs, board: Board, perform: Perform) -> None:
         self.jobs, self.board, self.perform = jobs, board, perform
         self.locked_elsewhere: Jobs = {}
+        self.unstarted: Jobs = {}
         self.tasks: dict[Any, tuple[str, Job]] = {}  # what ray.wait is given -> its pack, its one trial
         self.rows: dict[str, list[dict[str, Any]]] = {}
 
@@ -188,7 +195,11 @@ def _board_callback(board: Board, jobs: Jobs, rollouts: Rollouts) -> Any:
         def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:
             pack = trial.config["item"]["pack"]
             details = Path(trial.error_file).read_text() if trial.error_file else "the process ended without a word"
-            self.board.finished(pack, fail(self.jobs[pack], last_line(details), details))
+            job = self.jobs[pack]
+            if NEVER_RAN in details and job.starts < STARTS:
+                self.rollouts.unstarted[pack] = dataclasses.replace(job, starts=job.starts + 1)
+                return self.board.waiting(pack)
+            return self.board.finished(pack, fail(job, last_line(details), details))
 
     return BoardCallback(board, jobs, rollouts)
 
