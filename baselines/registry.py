@@ -7,12 +7,11 @@ tables and figures, and under the contract test. An oracle's ``fit`` also takes 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from safemil.config.errors import UserError
+from safemil.config.errors import unknown
 
 Role = Literal["ours", "label-limited", "oracle"]
 
@@ -86,6 +85,5 @@ def find_method(name: str) -> Method:
         UserError: there is none; names the nearest.
     """
     if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=3, cutoff=0.4)
-        raise UserError(f"unknown method {name!r}; {'nearest' if near else 'known'}: {', '.join(near or METHODS)}")
+        raise unknown("method", name, METHODS)
     return METHODS[name]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from baselines.registry import LABEL_LIMITED
-from safemil.config.errors import UserError
+from safemil.config.errors import unknown
 from safemil.data.tasks import PAPER_TASKS
 
 PRESETS: dict[str, dict[str, Any]] = {  # a method's name holds what is for that method alone
@@ -149,6 +148,5 @@ def find_grid(name: str) -> Grid:
         UserError: there is none; names the nearest.
     """
     if name not in GRIDS:
-        near = difflib.get_close_matches(name, GRIDS, n=3, cutoff=0.4)
-        raise UserError(f"unknown grid {name!r}; {'nearest' if near else 'known'}: {', '.join(near or GRIDS)}")
+        raise unknown("grid", name, GRIDS)
     return GRIDS[name]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 
 class UserError(ValueError):
@@ -36,3 +37,9 @@ def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
             return 128 + signal.SIGPIPE
 
     return wrapped
+
+
+def unknown(kind: str, name: str, known: Collection[str]) -> UserError:
+    """The error for a name that does not exist: the nearest ones, or all there are."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    return UserError(f"unknown {kind} {name!r}; {'nearest' if near else 'known'}: {', '.join(near or known)}")
