@@ -55,3 +55,22 @@ def test_the_gpu_s_benchmark_runs_on_a_cpu(tmp_path):
     assert found["same"]["differences"] == {"safemil": {"resumed": 0.0}, "ppl": {"resumed": 0.0}}
     assert found["pack"]["largest_auroc_difference"] == 0
     assert "## The same policies" in (tmp_path / "out" / "gpu.md").read_text()
+
+
+def test_what_is_said_of_speed_is_what_was_measured():
+    page = (FOLDER / "README.md").read_text().replace("\n", " ")
+    found = json.loads((FOLDER / "measured" / "h200-2026-11-27.json").read_text())
+    assert all(own["uncaptured"] == own["resumed"] == 0 for own in found["same"]["differences"].values())
+    rates = {(row["loop"], row["precision"], row["replicas"]): row for row in found["rates"]["rows"]}
+    cloning = rates["BC", "highest", 400]["replica_updates_per_second"]
+    fastest_osrl = max(rate for name, rate in found["rivals"].items() if name.startswith("osrl"))
+    assert f"{cloning / fastest_osrl:.0f} times OSRL's trainer" in page
+    assert f"{found['grid']['hours']:.1f} hours in float32" in page
+    assert all(round(row["outside_kernels"], 2) <= 0.05 for row in rates.values() if row["replicas"] >= 100)
+    five = [row["outside_kernels"] for row in rates.values() if row["replicas"] == 5]
+    assert 0.095 < min(five) and max(five) < 0.205
+    on_cpu = json.loads((FOLDER / "measured" / "cpu-2026-11-27.json").read_text())
+    for part in ("cloning, highest", "cost step, highest", "joint, highest, one core"):
+        for name, value in on_cpu[part].items():
+            if name.endswith("_ratio"):
+                assert f"| {name} | {value:.1f}" in page

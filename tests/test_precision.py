@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from safemil.config.errors import UserError
-from safemil.nn import precision
+from safemil.nn import layers, precision
 from safemil.nn.layers import StackedLinear, StackedMLP
 from safemil.nn.streams import make_generators
+from tests.test_capture import PACKED, VARIANTS
 from tests.test_methods import actions_of, fit
 from tune.prepare import open_run
 
@@ -100,6 +101,16 @@ def test_the_same_policy_comes_out(method, settings):
     assert 0 < difference < min(0.02, 0.5 * np.abs(apart - reference).mean())
     if method == "safemil":
         assert np.corrcoef(rounded[0].weights, exact[0].weights)[0, 1] > 0.999
+
+
+@pytest.mark.parametrize(("name", "settings"), PACKED + VARIANTS)
+def test_every_method_and_variant_trains_rounded(name, settings, monkeypatch):
+    """No product is given one factor in bfloat16 and the other in float32, and what comes out is float32."""
+    monkeypatch.setattr(layers, "WIDE", 16)
+    wide = {"cost_model.hidden": (16, 16), "policy.hidden": (16, 16)}
+    (learned,), pairs = fit(name, context={"precision": "medium"}, **wide, **settings)
+    assert np.isfinite(actions_of(learned, pairs)).all()
+    assert all(own.dtype == torch.float32 for own in learned.policy.parameters())
 
 
 def test_a_run_is_of_one_precision(tmp_path):

@@ -4,8 +4,8 @@ Every parameter has a leading axis R. Inputs are ``(R, n, features)``, one batch
 axis. Replica r reads and writes slice r of every tensor and nothing else, which is why its result does not depend on
 its companions. A network of one replica is the ordinary case, not a special one.
 
-Under ``torch.autocast`` (safemil/nn/precision.py) products with the weights of wide layers are rounded, and no others:
-first and last layers are narrow, where rounding would gain nothing, and what leaves a network is float32.
+Under ``torch.autocast`` (safemil/nn/precision.py) products with the weights of wide layers are rounded; first and last
+layers are narrow, where rounding would gain nothing, and what a multi-layer perceptron of them puts out is float32.
 """
 
 from __future__ import annotations

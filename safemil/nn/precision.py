@@ -4,7 +4,7 @@
 |-------------------|---------------------------------------------------------------------|--------------------------|
 | highest (default) | float32                                                             | float32                  |
 | high              | float32; on CUDA TensorFloat32, torch's own                         | likewise                 |
-| medium            | bfloat16 by autocast, where the device has it; else as `high`       | as `high`                |
+| medium            | bfloat16 by autocast, where the device has it; else as `high`       | likewise in attention    |
 
 Parameters, losses, optimizers and what networks put out stay float32 at every level. Outside training nothing is
 rounded: acting is float32.
