@@ -68,9 +68,10 @@ def test_what_is_said_of_speed_is_what_was_measured():
     assert f"{found['grid']['hours']:.1f} hours in float32" in page
     assert all(round(row["outside_kernels"], 2) <= 0.05 for row in rates.values() if row["replicas"] >= 100)
     five = [row["outside_kernels"] for row in rates.values() if row["replicas"] == 5]
-    assert 0.095 < min(five) and max(five) < 0.205
+    assert min(five) > 0.095 and max(five) < 0.205
     on_cpu = json.loads((FOLDER / "measured" / "cpu-2026-11-27.json").read_text())
     for part in ("cloning, highest", "cost step, highest", "joint, highest, one core"):
         for name, value in on_cpu[part].items():
             if name.endswith("_ratio"):
-                assert f"| {name} | {value:.1f}" in page
+                told = page.split(f"| {name} | ")[1].split(" ")[0]
+                assert float(told) == round(value, len(told.partition(".")[2]))
