@@ -48,7 +48,7 @@ def _overviews(run: Run, by_task: pd.DataFrame, over_tasks: pd.DataFrame, compar
     section, style_of = "Overview", styles(by_task, run.axes)
     caption = (
         "Large marks: means over seeds, with 95 % t intervals; small ones: seeds. Dashed: the cost limit; hollow:"
-        " oracles. Costs above four limits are on a logarithmic scale."
+        " oracles. An interval at the edge goes on beyond it. Costs above four limits are on a logarithmic scale."
     )
     figure = overview_figures.forest(run.trials, run.axes, style_of)
     yield Drawing("forest", "First", "Cost and return by task", caption, figure)
