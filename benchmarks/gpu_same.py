@@ -2,6 +2,7 @@
 
 captured     updates replayed as CUDA graphs, as ever
 uncaptured   the same, kernel by kernel
+compiled     captured, losses compiled by torch.compile
 resumed      captured, killed in the middle, taken up again
 on the CPU
 """
@@ -25,6 +26,7 @@ SEEDS = (0, 1)
 TOLERANCES = {
     "uncaptured": 1e-5,
     "resumed": 1e-5,
+    "compiled": 1e-2,
     "cpu": 1e-2,
 }  # of actions in [-1, 1], after some 200 updates at rate 0.01
 VARIANTS: list[tuple[str, dict[str, Any]]] = [

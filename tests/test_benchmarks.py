@@ -66,6 +66,9 @@ def test_what_is_said_of_speed_is_what_was_measured():
     fastest_osrl = max(rate for name, rate in found["rivals"].items() if name.startswith("osrl"))
     assert f"{cloning / fastest_osrl:.0f} times OSRL's trainer" in page
     assert f"{found['grid']['hours']:.1f} hours in float32" in page
+    compiled = json.loads((FOLDER / "measured" / "h200-2026-11-27-compiled.json").read_text())
+    assert compiled["same"]["passed"] and compiled["grid"]["precision"] == "high"
+    assert f"{compiled['grid']['hours']:.1f} hours [compiled and at `--precision high`]" in page
     assert all(round(row["outside_kernels"], 2) <= 0.05 for row in rates.values() if row["replicas"] >= 100)
     five = [row["outside_kernels"] for row in rates.values() if row["replicas"] == 5]
     assert min(five) > 0.095 and max(five) < 0.205
