@@ -26,14 +26,14 @@ from safemil.algorithm import safemil
 from safemil.algorithm.cloning import clone_trajectories
 from safemil.algorithm.cost_model import CostModel
 from safemil.algorithm.weights import normalize
-from safemil.config.overrides import Settings, setting
+from safemil.config.overrides import Settings, setting, to_dict
 from safemil.config.settings import CostModelConfig, PolicyConfig, SafeMILConfig, SegmentCostConfig, WeightsConfig
 from safemil.data.splits import Split
 from safemil.nn.networks import StepScorer, extract_replica
 from safemil.nn.streams import make_generators
 from safemil.training.context import FitContext
 from safemil.training.fit_result import FitResult, score_rows
-from safemil.training.loop import train
+from safemil.training.kept_stages import train_once
 from safemil.training.transitions import Transitions, set_normalizers
 
 
@@ -141,7 +141,15 @@ def fit_trex(splits: Sequence[Split], config: TREXConfig, context: FitContext) -
 
     objective = cost_model.objective()
     member_context = dataclasses.replace(context, seeds=tuple(member_seeds), log=log_means)
-    train("cost_model", [objective], cost_model.draw, cost_model.prepare, member_context, steps=cost_config.steps)
+    train_once(
+        "cost_model",
+        [objective],
+        cost_model.draw,
+        cost_model.prepare,
+        member_context,
+        steps=cost_config.steps,
+        defined_by=["trex", members, to_dict(cost_config), config.policy.normalize_observations],
+    )
     scores = score_rows(cost_model.network, steps, [data.rows(split.unlabeled) for split in member_splits])
     networks = [extract_replica(cost_model.network, index) for index in range(len(member_seeds))]
     packs = [slice(index * members, (index + 1) * members) for index in range(len(splits))]

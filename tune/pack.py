@@ -18,7 +18,7 @@ import numpy as np
 
 from baselines.registry import find_method
 from safemil.config.errors import UserError
-from safemil.config.overrides import fingerprint
+from safemil.config.overrides import fingerprint, to_dict
 from safemil.data.tasks import find_task
 from safemil.nn import precision
 from tune.files import read_json, write_atomically, write_json
@@ -106,7 +106,7 @@ def train_pack(pack: Sequence[Trial], job: Job, progress: Progress) -> None:
     from safemil.evaluation import calibration, diagnostics
     from safemil.nn import checkpoints
     from safemil.training.checkpoint import TrainingCheckpoint
-    from safemil.training.context import FitContext
+    from safemil.training.context import FitContext, KeptStages
 
     first = pack[0]
     dataset = dataset_on_this_node(job, first.task)
@@ -116,7 +116,9 @@ def train_pack(pack: Sequence[Trial], job: Job, progress: Progress) -> None:
     method = find_method(first.method)
     curves = Curves(first.config, len(pack), progress)
     digest = sha256(dataset)
-    identity = fingerprint([[trial.id for trial in pack], digest, job.precision, git_commit(), package_versions()])
+    origin_of_all = [digest, job.precision, git_commit(), package_versions()]
+    identity = fingerprint([[trial.id for trial in pack], *origin_of_all])
+    drawn_as = [first.task, to_dict(first.split), [trial.seed for trial in pack], job.device]
     state = job.run_folder / "unfinished" / f"{first.pack_id}-{identity}.pt"
     checkpoint = TrainingCheckpoint(state, identity, curves.rows, job.keep_every)
     context = FitContext(
@@ -126,6 +128,7 @@ def train_pack(pack: Sequence[Trial], job: Job, progress: Progress) -> None:
         snapshots=first.evaluation.checkpoints,
         precision=job.precision,
         checkpoint=checkpoint,
+        kept=KeptStages(job.run_folder / "stages", fingerprint([drawn_as, *origin_of_all])),
     )
     learned = method.load()(splits, first.config, context, *([labels] if method.oracle else []))
     train_seconds = checkpoint.seconds / len(pack)

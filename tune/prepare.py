@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -103,6 +104,12 @@ def make_jobs(trials: Sequence[Trial], datasets: dict[str, Path], folder: Path, 
                 todo, str(folder / "trials"), str(dataset), dataset_sha256=sha256(dataset), **settings
             )
     return jobs
+
+
+def discard_stages(folder: Path) -> None:
+    """Delete the training stages kept for later packs, once no trial of the run is left to do."""
+    if all(is_done(folder / "trials" / trial_id) for trial_id in read_json(folder / "run.json")["trials"]):
+        shutil.rmtree(folder / "stages", ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -219,7 +219,7 @@ def finish(folder: Path, trials: list[Trial], options: argparse.Namespace) -> in
     from analysis.report import build_report
     from analysis.tables import print_table
     from analysis.trial_rows import is_failed, read_rows, write_trials_csv
-    from tune.prepare import one_at_a_time
+    from tune.prepare import discard_stages, one_at_a_time
     from tune.storage import pull, push_files
 
     uri = run_uri(options)
@@ -229,6 +229,7 @@ def finish(folder: Path, trials: list[Trial], options: argparse.Namespace) -> in
     failed = [row for row in rows if is_failed(row)]
     with one_at_a_time(folder):
         write_trials_csv(folder)
+        discard_stages(folder)
         if len(failed) < len(rows):
             print_table(folder)
             print(f"report: {build_report(folder)}")
@@ -237,10 +238,8 @@ def finish(folder: Path, trials: list[Trial], options: argparse.Namespace) -> in
         print(f"failed: {row['trial_id']}: {row['reason']} ({log})", file=sys.stderr)
     missing = {trial.id for trial in trials} - {row["trial_id"] for row in rows}
     for trial_id in sorted(missing):
-        print(
-            f"missing: {trial_id}: neither a result nor a reason could be written; --resume tries again",
-            file=sys.stderr,
-        )
+        reason = "neither a result nor a reason could be written; --resume tries again"
+        print(f"missing: {trial_id}: {reason}", file=sys.stderr)
     if uri:
         push_files(uri, folder, ["run.json", "trials.csv", "report"])
     return 1 if failed or missing else 0

@@ -24,12 +24,13 @@ from safemil.algorithm.bags import segment_scores
 from safemil.algorithm.cloning import clone_trajectories, cloning_objective, make_policy
 from safemil.algorithm.cost_model import CostModel
 from safemil.algorithm.weights import step_weights, trajectory_means
-from safemil.config.overrides import ConfigError
+from safemil.config.overrides import ConfigError, to_dict
 from safemil.config.settings import CostModelConfig, SafeMILConfig
 from safemil.data.splits import Split
 from safemil.nn.networks import extract_replica
 from safemil.training.context import FitContext
 from safemil.training.fit_result import FitResult, SnapshotRecorder, score_rows
+from safemil.training.kept_stages import train_once
 from safemil.training.loop import train
 from safemil.training.objectives import Batch, Info
 from safemil.training.transitions import Transitions, set_normalizers
@@ -50,7 +51,15 @@ def fit(splits: Sequence[Split], config: SafeMILConfig, context: FitContext) -> 
     if config.mode == "joint":
         return fit_jointly(splits, cost_model, config, steps, context)
     objective = cost_model.objective()
-    train("cost_model", [objective], cost_model.draw, cost_model.prepare, context, steps=config.cost_model.steps)
+    train_once(
+        "cost_model",
+        [objective],
+        cost_model.draw,
+        cost_model.prepare,
+        context,
+        steps=config.cost_model.steps,
+        defined_by=[to_dict(config.cost_model), config.policy.normalize_observations],
+    )
     return clone_trajectories(
         splits,
         [split.unlabeled for split in splits],

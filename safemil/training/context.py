@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +21,14 @@ def no_log(stage: str, step: int, metrics: dict[str, np.ndarray]) -> None:
 
 
 @dataclass(frozen=True)
+class KeptStages:
+    """A folder of stages trained once (safemil/training/kept_stages.py), and what they have in common."""
+
+    folder: Path
+    defined_by: str  # changes with data, splits, seeds, precision and code
+
+
+@dataclass(frozen=True)
 class FitContext:
     """Seeds, device and whatever else does not define a method."""
 
@@ -29,5 +38,6 @@ class FitContext:
     snapshots: int = 1  # evenly spaced copies of each policy to keep; the last is the result
     precision: str = "highest"  # of training's products, see safemil/nn/precision.py
     checkpoint: TrainingCheckpoint | None = None  # where an interrupted training goes on from
+    kept: KeptStages | None = None  # where stages are taken from that another training shares
     captured: bool = True  # on CUDA, replay updates as CUDA graphs
     compiled_from: int = COMPILED_FROM
