@@ -29,7 +29,7 @@ def _list_recipes() -> None:
     for task, recipes in RECIPES.items():
         for name, recipe in recipes.items():
             size = f"{recipe.n_trajectories} trajectories, about {recipe.minutes:g} min on 2 cores"
-            print(f"{task:20} {name:9} {size}: {recipe.description}")
+            print(f"{task:20} {name:10} {size}: {recipe.description}")
 
 
 @entry_point

@@ -8,6 +8,7 @@ import pytest
 from safemil.collection.recipes import gait_search, velocity
 from safemil.collection.recipes.bullet import BALL_CIRCLE, CAR_RUN, BallInLane, BallOnCircle, CarInLane, CarOnCircle
 from safemil.collection.recipes.navigation import BINS, CAR, CIRCLE_RANGE, GOAL_RANGE, POINT, OnCircle, ToGoal
+from safemil.collection.recipes.random_search import Normalizer
 from safemil.collection.recipes.table import RECIPES, find_recipe
 from safemil.collection.recording import record_one
 from safemil.config.errors import UserError
@@ -260,7 +261,7 @@ class TestGaits:
         velocity._gait.cache_clear()
 
     def test_the_normalizer_is_that_of_all_rows(self, rng):
-        normalizer, rows = gait_search.Normalizer(3), rng.normal(2.0, 3.0, size=(500, 3))
+        normalizer, rows = Normalizer(3), rng.normal(2.0, 3.0, size=(500, 3))
         for part in np.split(rows, 5):
             normalizer.update(part)
         gains, offsets = normalizer.linear(np.eye(3))

@@ -286,7 +286,7 @@ class TestMistakes:
         assert collect.main(["--task", "BallCircle", "BallRun", "--output", "x.hdf5"]) == 2
         assert "--output names one file, but there are 2 tasks" in capsys.readouterr().err
         assert collect.main(["--list"]) == 0
-        assert "BallCircle           scripted  700 trajectories, about 2 min" in capsys.readouterr().out
+        assert "BallCircle           scripted   700 trajectories, about 2 min" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -107,6 +107,7 @@ def _recorded(
     recipe = find_recipe(task, name)
     n_units = recipe.n_units(size)
     where = f"Ray at {address}" if address else f"{workers} process(es)"
+    recipe.prepare()
     logger.info("collecting %d trajectories of %s (recipe %s) on %s", size, task.name, name, where)
     try:
         recordings = record_all(

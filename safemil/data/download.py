@@ -15,7 +15,7 @@ import logging
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safemil.config.errors import UserError
 
@@ -26,8 +26,17 @@ FRUITLESS_ATTEMPTS = 4  # in a row; then the source is given up
 PROGRESS_BYTES = 1 << 16  # an attempt that comes less than this further than all before it is fruitless
 PAUSE = 0.5  # seconds before the second attempt, doubled each time
 BLOCK = 1 << 16
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 BUSY = (429, 500, 502, 503, 504)  # worth asking again
+
+
+class FileKind(NamedTuple):
+    """What is expected of a server, so that a page that asks for a login is not taken for it."""
+
+    name: str  # "an HDF5 file"
+    signature: bytes  # the file's first bytes
+
+
+HDF5 = FileKind("an HDF5 file", b"\x89HDF\r\n\x1a\n")
 
 
 class SourceError(Exception):
@@ -38,14 +47,15 @@ class _Broken(Exception):
     """The transfer stopped; another attempt may go on from there."""
 
 
-def download(url: str, part: Path, *, progress: bool | None = None) -> None:
+def download(url: str, part: Path, *, kind: FileKind = HDF5, progress: bool | None = None) -> None:
     """Fetch ``url`` into ``part``, going on where an earlier attempt stopped.
 
     Args:
+        kind: what the file must begin with.
         progress: show a bar on stderr; by default only on a terminal.
 
     Raises:
-        SourceError: the source cannot be reached, refuses, sends something else than HDF5, or breaks again and again.
+        SourceError: the source cannot be reached, refuses, sends another kind of file, or breaks again and again.
         UserError: the disk is full.
     """
     import requests
@@ -64,7 +74,7 @@ def download(url: str, part: Path, *, progress: bool | None = None) -> None:
         furthest = fruitless = 0
         while True:
             try:
-                return _attempt(session, url, part, bar)
+                return _attempt(session, url, part, kind, bar)
             except _Broken as error:
                 fruitless = 0 if _size(part) - furthest >= PROGRESS_BYTES else fruitless + 1
                 furthest = max(furthest, _size(part))
@@ -80,7 +90,7 @@ def forget(part: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _attempt(session: Any, url: str, part: Path, bar: Any) -> None:
+def _attempt(session: Any, url: str, part: Path, kind: FileKind, bar: Any) -> None:
     """One request. Returns when the file is whole; raises ``_Broken`` when another request may help."""
     import requests
 
@@ -100,7 +110,7 @@ def _attempt(session: Any, url: str, part: Path, bar: Any) -> None:
             if response.status_code not in (200, 206):
                 times = f" ({FRUITLESS_ATTEMPTS} times in a row)" if response.status_code in BUSY else ""
                 raise SourceError(f"the server answers {response.status_code} {response.reason}{times}")
-            _store(response, part, start if response.status_code == 206 else 0, version, bar)
+            _store(response, part, start if response.status_code == 206 else 0, version, kind, bar)
     except requests.RequestException as error:
         if response is not None or start:
             raise _Broken(f"the connection broke ({_innermost(error)})") from error
@@ -109,13 +119,13 @@ def _attempt(session: Any, url: str, part: Path, bar: Any) -> None:
         raise UserError(f"{part}: cannot be written ({error})") from error
 
 
-def _store(response: Any, part: Path, start: int, version: dict[str, Any], bar: Any) -> None:
+def _store(response: Any, part: Path, start: int, version: dict[str, Any], kind: FileKind, bar: Any) -> None:
     """Write the answer's bytes from ``start`` on; raises ``_Broken`` when there are fewer than announced."""
     blocks, size = response.iter_content(BLOCK), version["size"]
     first = next(blocks, b"")
-    if start == 0 and not first.startswith(HDF5_SIGNATURE):  # seen before anything is overwritten
-        kind = "a web page (HTML)" if first.lstrip()[:1] == b"<" else f"something else ({first[:16]!r})"
-        raise SourceError(f"the server sent {kind} instead of an HDF5 file")
+    if start == 0 and not first.startswith(kind.signature):  # seen before anything is overwritten
+        sent = "a web page (HTML)" if first.lstrip()[:1] == b"<" else f"something else ({first[:16]!r})"
+        raise SourceError(f"the server sent {sent} instead of {kind.name}")
     if size is not None and size - start > (free := shutil.disk_usage(part.parent).free):
         raise UserError(f"{part.parent}: the download needs {size - start} bytes, {free} are free")
     bar.reset(size)

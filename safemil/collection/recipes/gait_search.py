@@ -2,11 +2,10 @@
 
     python -m safemil.collection.recipes.gait_search --task SwimmerVelocity
 
-Augmented random search (Mania, Guy and Recht 2018, arXiv 1803.07055, their V2-t) on linear policies: try random changes
-of the policy both ways, and step along the best ones in proportion to what they gained. First on the return alone, from
-standing still; then on return - penalty x cost with the penalty raised at every iteration, beginning at the fast gait
-turned down to a share of its strength. A penalty from the start ends in standing still, and at full strength, where
-actions stand at -1 or 1, a fast gait does not slow down. The best gait of the second part by return - cost is kept.
+Augmented random search (``safemil.collection.recipes.random_search``), first on the return alone, from standing still;
+then on return - penalty x cost with the penalty raised at every iteration, beginning at the fast gait turned down to a
+share of its strength. A penalty from the start ends in standing still, and at full strength, where actions stand at -1
+or 1, a fast gait does not slow down. The best gait of the second part by return - cost is kept.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from safemil.collection.recipes.random_search import Normalizer, improvement, walk
 from safemil.collection.recipes.velocity import gait_path
 from safemil.config.atomic import atomic_write
 from safemil.config.errors import UserError, entry_point
@@ -68,26 +68,6 @@ class Gait:
     cost: float
 
 
-class Normalizer:
-    """Running mean and deviation of all observations seen."""
-
-    def __init__(self, dim: int) -> None:
-        self.count, self.mean, self.squares = 1e-3, np.zeros(dim), np.full(dim, 1e-3)
-
-    def update(self, observations: np.ndarray) -> None:
-        count = len(observations)
-        shift = observations.mean(axis=0) - self.mean
-        self.squares += ((observations - observations.mean(axis=0)) ** 2).sum(axis=0)
-        self.squares += shift**2 * self.count * count / (self.count + count)
-        self.mean += shift * count / (self.count + count)
-        self.count += count
-
-    def linear(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Gains and offsets on raw observations of ``weights`` on normalized ones."""
-        gains = weights / (np.sqrt(self.squares / self.count) + 1e-3)
-        return gains, -gains @ self.mean
-
-
 def search(task: Task, settings: Search) -> Iterator[Gait]:
     """The gait after each iteration: first faster and faster, then slower and slower."""
     from safemil.simulation import simulators
@@ -121,29 +101,20 @@ def _change(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One iteration: by how much the weights change, and all observations seen on the way."""
-    tries = settings.noise * caution * rng.standard_normal((settings.directions, *weights.shape))
-    scores, seen = np.empty((settings.directions, 2)), []
-    for index, change in enumerate(tries):
-        seed = int(rng.integers(2**32))
-        for side, sign in enumerate((1, -1)):
-            return_, cost, observations = walk(simulator, *normalizer.linear(weights + sign * change), seed)
-            scores[index, side] = return_ - penalty * cost
-            seen.append(observations)
-    best = np.argsort(-scores.max(axis=1))[: settings.kept]
-    gained = scores[best, 0] - scores[best, 1]
-    rate = settings.step / settings.noise / (settings.kept * (scores[best].std() + 1e-6))
-    return rate * np.tensordot(gained, tries[best], axes=1), np.concatenate(seen)
 
+    def play(tried: np.ndarray, seed: int) -> tuple[float, np.ndarray]:
+        return_, cost, observations = walk(simulator, *normalizer.linear(tried), seed)
+        return return_ - penalty * cost, observations
 
-def walk(simulator: Any, gains: np.ndarray, offsets: np.ndarray, seed: int) -> tuple[float, float, np.ndarray]:
-    """(return, cost, observations) of one episode of a linear policy."""
-    observation, observations, return_, total, ended = simulator.reset(seed), [], 0.0, 0.0, False
-    while not ended:
-        observations.append(observation)
-        action = np.clip(gains @ observation + offsets, -1, 1).astype(np.float32)
-        observation, reward, cost, terminated, truncated = simulator.step(action)
-        return_, total, ended = return_ + reward, total + cost, terminated or truncated
-    return return_, total, np.array(observations, dtype=np.float64)
+    return improvement(
+        play,
+        weights,
+        rng,
+        directions=settings.directions,
+        kept=settings.kept,
+        noise=settings.noise * caution,
+        step=settings.step * caution,
+    )
 
 
 def best(gaits: list[Gait]) -> Gait:

@@ -39,6 +39,9 @@ class LearnedRecipe:
     def parameters(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if name not in ("minutes", "n_trajectories")}
 
+    def prepare(self) -> None:
+        """Nothing is needed beforehand."""
+
     def n_units(self, n_trajectories: int) -> int:
         return len(self.cost_limits)
 

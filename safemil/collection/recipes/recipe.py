@@ -21,6 +21,10 @@ from safemil.data.tasks import Task
 Ranges = dict[str, tuple[float, float]]
 
 
+def nothing() -> None:
+    """What most recipes need beforehand."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How the data of one task are collected: in units of work that depend on the seed and the unit's number alone.
@@ -35,6 +39,7 @@ class Recipe:
     n_trajectories: int = 700  # unless the command says otherwise
     parameters: dict[str, Any] = field(default_factory=dict)  # recorded in the file
     accept: Callable[[Behavior, float], bool] = any_cost  # of a policy and its episode's cost: whether it is kept
+    prepare: Callable[[], None] = nothing  # run once before any unit: have at hand what the policies are drawn from
 
     @classmethod
     def uniform(

@@ -1,0 +1,95 @@
+"""Behavior from public pretrained agents: the same skill pushed less or more, so that it keeps to a limit or breaks it.
+
+An episode draws one agent of a mixture, a strength that multiplies its actions before they are bounded, and how much
+noise is added. The agents are not part of this project (``safemil.collection.agent_files`` says where they come from).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from safemil.collection.agent_files import PretrainedAgent, find_agent
+from safemil.collection.recipes.networks import Network
+from safemil.collection.recipes.recipe import Recipe, noisy
+
+Range = tuple[float, float]
+
+ANT_TRPO = PretrainedAgent("trpo", "Ant-v3", "79106875bfc58e95dff33486e25b0b773e580048ee20032718a294105b3fbff4")
+ANT_ARS = PretrainedAgent("ars", "Ant-v3", "db1eb5de7fc0c83cca4191b06c4d2a6ab92982f7415cd9634e71ebc662d7762b")
+
+
+@dataclass(frozen=True)
+class Share:
+    """One agent's part of a mixture."""
+
+    agent: PretrainedAgent
+    weight: float  # probability that an episode is this agent's
+    strength: Range  # drawn uniformly; a factor on the actions
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Agents at a ladder of strengths."""
+
+    shares: tuple[Share, ...]
+    noise: Range  # drawn uniformly: standard deviation of what is added to the actions
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the dataset's file records."""
+        shares = {share.agent.name: _parameters(share) for share in self.shares}
+        return {"agents": shares, "noise": self.noise}
+
+
+# Strength -> cost: TRPO .4 15, .5 70, .55 180, .65 660; ARS .9 12, 1.1 50, 1.2 80, and above it may fall.
+ANT = Mixture((Share(ANT_TRPO, 0.7, (0.32, 0.66)), Share(ANT_ARS, 0.3, (0.65, 1.25))), noise=(0.0, 0.12))
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkBehavior:
+    """A network's actions at some strength, with noise."""
+
+    network: Network
+    strength: float
+    noise: float
+
+    def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return noisy(self.network.act(observation, self.strength), self.noise, rng)
+
+
+def draw_from(mixture: Mixture, rng: np.random.Generator) -> NetworkBehavior:
+    """One agent of a mixture, its strength and its noise."""
+    share = mixture.shares[rng.choice(len(mixture.shares), p=[share.weight for share in mixture.shares])]
+    strength, noise = rng.uniform(*share.strength), rng.uniform(*mixture.noise)
+    return NetworkBehavior(find_agent(share.agent), strength, noise)
+
+
+def fetch_agents(mixture: Mixture) -> None:
+    """Have every agent of a mixture at hand. Raises ``UserError`` when one is nowhere to be found."""
+    for share in mixture.shares:
+        find_agent(share.agent)
+
+
+def _parameters(share: Share) -> dict[str, Any]:
+    return {"sha256": share.agent.digest, "weight": share.weight, "strength": share.strength}
+
+
+def _mixture_recipe(mixture: Mixture, description: str, minutes: float, n_trajectories: int) -> dict[str, Recipe]:
+    recipe = Recipe(
+        functools.partial(draw_from, mixture),
+        description,
+        minutes,
+        n_trajectories,
+        mixture.parameters,
+        prepare=functools.partial(fetch_agents, mixture),
+    )
+    return {"pretrained": recipe}
+
+
+RECIPES: dict[str, dict[str, Recipe]] = {
+    "AntVelocity": _mixture_recipe(ANT, "public TRPO and ARS agents, weaker and stronger", 15, 640),
+}
