@@ -5,6 +5,7 @@
     python -m safemil.collect --task BallCircle --trajectories 120     # enough for a smoke test, 15 seconds
     python -m safemil.collect --task BallCircle --recipe scripted learned --output both.hdf5
     python -m safemil.collect --task BallRun CarRun --address auto     # one file each, on the Ray cluster at hand
+    SAFEMIL_AGENTS=agents python -m safemil.collect --task AntVelocity # with public agents that lie in a folder
 
 The file is in DSRL's format and under DSRL's kind of name (maximum cost and number of trajectories at its end) in the
 dataset folder. Trajectory i depends on the seed and i alone, not on the number of workers. What was stopped goes on

@@ -27,7 +27,14 @@ from safemil.collection.agent_files import PretrainedAgent, find_agent
 from safemil.collection.agent_reading import read_agent
 from safemil.collection.recipes import walker_search
 from safemil.collection.recipes.networks import product, tanh
-from safemil.collection.recipes.pretrained import Mixture, Share, _mixture_recipe, draw_from
+from safemil.collection.recipes.pretrained import (
+    Interpolation,
+    Mixture,
+    Share,
+    _mixture_recipe,
+    draw_between,
+    draw_from,
+)
 from safemil.collection.recipes.table import RECIPES
 from safemil.collection.recipes.walker_search import Phase, WalkerEnds, find_ends
 from safemil.config.errors import UserError
@@ -431,14 +438,15 @@ class TestWalker:
     @pytest.fixture
     def settings(self, folders, rng):
         agent = make_agent(folders / "agents", "ars", rng, kind="linear", n_inputs=17, n_actions=6)
-        return WalkerEnds(agent, 1.1, (Phase(2.0, 0.02, 2), Phase(6.0, 0.01, 1)), directions=2, kept=1)
+        return WalkerEnds(agent, 1.1, (Phase(2.0, 0.05, 4), Phase(6.0, 0.05, 4)), directions=2, kept=1)
 
     def test_a_small_search_is_repeated_to_the_bit_and_kept(self, settings, folders, monkeypatch):
         first, again = walker_search.search(settings), walker_search.search(settings)
         assert first == again and first[0] != first[1]
         assert first != walker_search.search(WalkerEnds(**vars(settings) | {"seed": 1}))
         ends = find_ends(settings)
-        np.testing.assert_array_equal(ends[1].weights[0].T, np.array(first[1][0]))
+        assert len(ends) == 3
+        np.testing.assert_array_equal(ends[2].weights[0].T, np.array(first[1][0]))
         find_ends.cache_clear()
         monkeypatch.setattr(walker_search, "search", None)  # would fail if it were called
         assert find_ends(settings)[0].digest == ends[0].digest
@@ -454,9 +462,21 @@ class TestWalker:
             assert [end.digest for end in find_ends(settings)] == [end.digest for end in good]
             assert kept.read_text() == whole
 
-    def test_the_search_starts_at_the_agent(self, settings, folders):
-        """Without iterations both ends are the agent at its strength."""
-        still = WalkerEnds(settings.agent, 1.1, (Phase(2.0, 0.02, 0),))
-        (end,), agent = find_ends(still), find_agent(settings.agent)
+    def test_the_search_starts_at_the_agent(self, settings):
+        """After one iteration the only policy around which changes were tried is the agent at its strength."""
+        still = WalkerEnds(settings.agent, 1.1, (Phase(2.0, 0.02, 1),), directions=1, kept=1)
+        ends, agent = find_ends(still), find_agent(settings.agent)
         observation = np.random.default_rng(0).normal(size=17)
-        np.testing.assert_allclose(end.act(observation), agent.act(observation, 1.1), atol=1e-4)
+        for end in ends:
+            np.testing.assert_allclose(end.act(observation), agent.act(observation, 1.1), atol=1e-4)
+
+    @pytest.mark.parametrize(("position", "shares"), [(0.0, (1, 0, 0)), (0.75, (0.25, 0.75, 0)), (2.0, (0, 0, 1))])
+    def test_a_place_between_two_ends(self, settings, position, shares, rng):
+        between = Interpolation(settings, (position, position), noise=(0.0, 0.0))
+        observation, ends = 0.1 * rng.normal(size=17), find_ends(settings)
+        gains, offsets = (
+            sum(share * getattr(end, name)[0] for share, end in zip(shares, ends, strict=True))
+            for name in ("weights", "biases")
+        )
+        expected = np.clip(observation @ gains + offsets, -1, 1)
+        np.testing.assert_allclose(draw_between(between, rng).act(observation, rng), expected, atol=1e-6)

@@ -106,7 +106,7 @@ def _change(
         return_, cost, observations = walk(simulator, *normalizer.linear(tried), seed)
         return return_ - penalty * cost, observations
 
-    return improvement(
+    change, _, seen = improvement(
         play,
         weights,
         rng,
@@ -115,6 +115,7 @@ def _change(
         noise=settings.noise * caution,
         step=settings.step * caution,
     )
+    return change, seen
 
 
 def best(gaits: list[Gait]) -> Gait:

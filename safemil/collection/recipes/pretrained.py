@@ -1,20 +1,22 @@
 """Behavior from public pretrained agents: the same skill pushed less or more, so that it keeps to a limit or breaks it.
 
 An episode draws one agent of a mixture, a strength that multiplies its actions before they are bounded, and how much
-noise is added. The agents are not part of this project (``safemil.collection.agent_files`` says where they come from).
+noise is added; or a place between linear policies that one search went through. The agents are not part of this project
+(``safemil.collection.agent_files`` says where they come from).
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from safemil.collection.agent_files import PretrainedAgent, find_agent
-from safemil.collection.recipes.networks import Network
+from safemil.collection.recipes.networks import Network, linear
 from safemil.collection.recipes.recipe import Recipe, noisy
+from safemil.collection.recipes.walker_search import WALKER_ENDS, WalkerEnds, find_ends
 
 Range = tuple[float, float]
 
@@ -49,6 +51,23 @@ class Mixture:
 ANT = Mixture((Share(ANT_TRPO, 0.7, (0.32, 0.66)), Share(ANT_ARS, 0.3, (0.65, 1.25))), noise=(0.0, 0.12))
 
 
+@dataclass(frozen=True)
+class Interpolation:
+    """Linear policies between those that a search passed, at a ladder of positions."""
+
+    ends: WalkerEnds
+    position: Range  # drawn uniformly: 0 is the public agent at its strength, 1 the end of the first phase, and so on
+    noise: Range
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the dataset's file records."""
+        return {"search": asdict(self.ends), "position": self.position, "noise": self.noise}
+
+
+WALKER = Interpolation(WALKER_ENDS, position=(0.0, 2.0), noise=(0.0, 0.12))
+
+
 @dataclass(frozen=True, eq=False)
 class NetworkBehavior:
     """A network's actions at some strength, with noise."""
@@ -68,6 +87,19 @@ def draw_from(mixture: Mixture, rng: np.random.Generator) -> NetworkBehavior:
     return NetworkBehavior(find_agent(share.agent), strength, noise)
 
 
+def draw_between(interpolation: Interpolation, rng: np.random.Generator) -> NetworkBehavior:
+    """A policy between two neighboring ends, and its noise."""
+    position, noise = rng.uniform(*interpolation.position), rng.uniform(*interpolation.noise)
+    ends = find_ends(interpolation.ends)
+    first = min(int(position), len(ends) - 2)
+    share = position - first
+    (before, after), (offset, offset_after) = (
+        [getattr(end, name)[0] for end in ends[first : first + 2]] for name in ("weights", "biases")
+    )
+    gains = (1 - share) * before + share * after
+    return NetworkBehavior(linear(gains.T, (1 - share) * offset + share * offset_after), 1.0, noise)
+
+
 def fetch_agents(mixture: Mixture) -> None:
     """Have every agent of a mixture at hand. Raises ``UserError`` when one is nowhere to be found."""
     for share in mixture.shares:
@@ -79,17 +111,24 @@ def _parameters(share: Share) -> dict[str, Any]:
 
 
 def _mixture_recipe(mixture: Mixture, description: str, minutes: float, n_trajectories: int) -> dict[str, Recipe]:
-    recipe = Recipe(
-        functools.partial(draw_from, mixture),
-        description,
-        minutes,
-        n_trajectories,
-        mixture.parameters,
-        prepare=functools.partial(fetch_agents, mixture),
-    )
-    return {"pretrained": recipe}
+    draw, prepare = functools.partial(draw_from, mixture), functools.partial(fetch_agents, mixture)
+    return {"pretrained": Recipe(draw, description, minutes, n_trajectories, mixture.parameters, prepare=prepare)}
+
+
+def _interpolation_recipe(
+    between: Interpolation, description: str, minutes: float, n_trajectories: int
+) -> dict[str, Recipe]:
+    draw = functools.partial(draw_between, between)
+
+    def prepare() -> None:
+        find_ends(between.ends)
+
+    return {"pretrained": Recipe(draw, description, minutes, n_trajectories, between.parameters, prepare=prepare)}
 
 
 RECIPES: dict[str, dict[str, Recipe]] = {
     "AntVelocity": _mixture_recipe(ANT, "public TRPO and ARS agents, weaker and stronger", 15, 640),
+    "Walker2dVelocity": _interpolation_recipe(
+        WALKER, "a public ARS agent and what a search for less cost made of it", 15, 500
+    ),
 }

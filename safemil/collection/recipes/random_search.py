@@ -46,8 +46,8 @@ def improvement(
     kept: int,
     noise: float,
     step: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """One iteration: by how much ``weights`` are to change, and all observations seen on the way.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One iteration: by how much ``weights`` are to change, the scores (directions, 2), and all observations seen.
 
     Args:
         play: one episode; both ways of a direction are played from the same seed.
@@ -68,7 +68,7 @@ def improvement(
     best = np.argsort(-scores.max(axis=1), kind="stable")[:kept]
     gained = scores[best, 0] - scores[best, 1]
     rate = step / noise / (kept * (scores[best].std() + 1e-6))
-    return rate * (gained[:, None, None] * tries[best]).sum(axis=0), np.concatenate(seen)
+    return rate * (gained[:, None, None] * tries[best]).sum(axis=0), scores, np.concatenate(seen)
 
 
 def walk(simulator: Any, gains: np.ndarray, offsets: np.ndarray, seed: int) -> tuple[float, float, np.ndarray]:

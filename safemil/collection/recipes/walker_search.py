@@ -2,7 +2,8 @@
 
 The public ARS agent (linear) walks fast at a cost of 300 or so an episode. Random search that pays for its excess speed
 makes it a policy that breaks the limit moderately, and with a higher price one that keeps it and hardly loses return:
-the behaviors between the two ends cross the limit. The search is a function of the agent and of ``WALKER_ENDS`` alone,
+the behaviors between the two ends cross the limit. An end is the policy around which random changes did best, as one
+that falls when it is changed a little is of no use. The search is a function of the agent and of ``WALKER_ENDS`` alone,
 the same to the last bit on every processor, so it is made again where the ends are needed and kept beside the agents.
 """
 
@@ -50,12 +51,14 @@ class WalkerEnds:
     kept: int = 4  # the best of them that are followed
 
 
-WALKER_ENDS = WalkerEnds(WALKER_ARS, 1.15, (Phase(2.0, 0.02, 110), Phase(6.0, 0.015, 30)))
+WALKER_ENDS = WalkerEnds(WALKER_ARS, 1.15, (Phase(2.0, 0.02, 40), Phase(6.0, 0.015, 15)))
 
 
 @functools.lru_cache(maxsize=2)
 def find_ends(settings: WalkerEnds) -> tuple[Network, ...]:
-    """The policy at the end of each phase, searched if need be; two processes that want them search once.
+    """The agent at its strength, then the policy at the end of each phase, searched if need be.
+
+    Two processes that want them search once.
 
     Raises:
         UserError: the agent is nowhere to be found.
@@ -71,7 +74,9 @@ def find_ends(settings: WalkerEnds) -> tuple[Network, ...]:
             with atomic_write(path) as temporary:
                 temporary.write_text(text + "\n")
         logger.info("%s: SHA-256 of the ends %s", path.name, _digest(ends))
-    return tuple(linear(np.array(gains), np.array(offsets)) for gains, offsets in ends)
+    agent = find_agent(settings.agent)
+    start = _policy(agent, settings.strength * agent.weights[0].T)
+    return tuple(linear(np.array(gains), np.array(offsets)) for gains, offsets in (start, *ends))
 
 
 def search(settings: WalkerEnds) -> list[list]:
@@ -82,26 +87,30 @@ def search(settings: WalkerEnds) -> list[list]:
     (matrix,) = agent.weights  # linear, without a bias
     weights = settings.strength * matrix.T
     walker, rng, ends = BareWalker(), np.random.default_rng(settings.seed), []
-
-    def policy(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Gains and offsets on raw observations."""
-        gains = weights / agent.deviation
-        return gains, -product(np.ascontiguousarray(gains.T), agent.mean)
-
     for phase in settings.phases:
 
         def play(tried: np.ndarray, seed: int, penalty: float = phase.penalty) -> tuple[float, np.ndarray]:
-            return_, cost, observations = walk(walker, *policy(tried), seed)
+            return_, cost, observations = walk(walker, *_policy(agent, tried), seed)
             return return_ - penalty * cost, observations
 
+        found = []  # (mean score of the changes tried, weights) of each iteration
         for _ in range(phase.iterations):
-            change, _ = improvement(
+            change, scores, _ = improvement(
                 play, weights, rng,
                 directions=settings.directions, kept=settings.kept, noise=phase.step, step=phase.step,
             )  # fmt: skip
+            found.append((float(scores.mean()), weights))
             weights = weights + change
-        ends.append([array.round(DIGITS).tolist() for array in policy(weights)])
+            logger.debug("penalty %g: %.0f", phase.penalty, found[-1][0])
+        _, weights = max(found, key=lambda pair: pair[0])
+        ends.append([array.round(DIGITS).tolist() for array in _policy(agent, weights)])
     return ends
+
+
+def _policy(agent: Network, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gains and offsets on raw observations of weights (action_dim, observation_dim) on the agent's inputs."""
+    gains = weights / agent.deviation
+    return gains, -product(np.ascontiguousarray(gains.T), agent.mean)
 
 
 def _digest(ends: list[list]) -> str:
