@@ -470,8 +470,10 @@ class TestWalker:
         for end in ends:
             np.testing.assert_allclose(end.act(observation), agent.act(observation, 1.1), atol=1e-4)
 
-    @pytest.mark.parametrize(("position", "shares"), [(0.0, (1, 0, 0)), (0.75, (0.25, 0.75, 0)), (2.0, (0, 0, 1))])
-    def test_a_place_between_two_ends(self, settings, position, shares, rng):
+    @pytest.mark.parametrize(
+        ("position", "shares"), [(0.0, (1, 0, 0)), (0.75, (0.25, 0.75, 0)), (2.0, (0, 0, 1)), (2.5, (0, -0.5, 1.5))]
+    )
+    def test_a_place_between_two_ends_or_beyond(self, settings, position, shares, rng):
         between = Interpolation(settings, (position, position), noise=(0.0, 0.0))
         observation, ends = 0.1 * rng.normal(size=17), find_ends(settings)
         gains, offsets = (

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import json
 import logging
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from safemil.collection.agent_files import PretrainedAgent, find_agent
+from safemil.collection.recipes import networks, random_search
 from safemil.collection.recipes.networks import Network, linear, product
 from safemil.collection.recipes.random_search import improvement, walk
 from safemil.config.atomic import atomic_write
@@ -64,7 +67,9 @@ def find_ends(settings: WalkerEnds) -> tuple[Network, ...]:
         UserError: the agent is nowhere to be found.
     """
     asked = json.dumps(asdict(settings), sort_keys=True)
-    path = dataset_folder() / "agents" / f"Walker2dVelocity-{hashlib.sha256(asked.encode()).hexdigest()[:8]}.json"
+    sources = [inspect.getsource(module) for module in (networks, random_search, sys.modules[__name__])]
+    key = hashlib.sha256("".join([asked, *sources]).encode()).hexdigest()[:8]  # another search has other ends
+    path = dataset_folder() / "agents" / f"Walker2dVelocity-{key}.json"
     with lock(path.parent, path.stem):
         ends = _read(path, asked)
         if ends is None:
