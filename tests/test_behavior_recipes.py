@@ -7,6 +7,7 @@ import pytest
 
 from safemil.collection.recipes import gait_search, velocity
 from safemil.collection.recipes.bullet import BALL_CIRCLE, CAR_RUN, BallInLane, BallOnCircle, CarInLane, CarOnCircle
+from safemil.collection.recipes.lapse import Lapsing, schedule
 from safemil.collection.recipes.navigation import BINS, CAR, CIRCLE_RANGE, GOAL_RANGE, POINT, OnCircle, ToGoal
 from safemil.collection.recipes.random_search import Normalizer
 from safemil.collection.recipes.table import RECIPES, find_recipe
@@ -231,6 +232,42 @@ class Wave:
         reward, cost = float(action[0] * np.sign(self.observation[0])), float(abs(action[0]) > 0.5)
         self.observation = self.rng.normal(size=8)
         return self.observation, reward, cost, False, self.steps == 40
+
+
+class TestLapses:
+    def test_a_schedule_has_as_many_steps_of_each_policy_as_asked_for(self, rng):
+        for _ in range(200):
+            n_bold, n_reckless = rng.integers(0, 61, size=2)
+            acting = schedule([n_bold, n_reckless], 12, 130, rng)
+            assert np.bincount(acting, minlength=3).tolist() == [130 - n_bold - n_reckless, n_bold, n_reckless]
+            starts = np.flatnonzero(np.diff(np.r_[0, acting == 2]) == 1)
+            assert len(starts) <= -(-n_reckless // 12)  # spells may touch, and are not cut
+
+    def test_any_step_may_be_reckless(self, rng):
+        often = np.mean([schedule([0, 20], 10, 100, rng) == 2 for _ in range(2000)], axis=0)
+        assert often.min() > 0.02 and abs(often.mean() - 0.2) < 1e-9
+
+    @pytest.mark.parametrize("name", [name for name in RECIPES if "@lapse" in name])
+    def test_one_controller_cautious_bold_or_reckless_and_a_continuum_of_recklessness(self, name):
+        task, recipe = find_task(name), next(iter(RECIPES[name].values()))
+        drawn = [recipe.draw(np.random.default_rng(seed)) for seed in range(400)]
+        assert all(len(lapsing.schedule) == task.horizon for lapsing in drawn)
+        shares = np.array([(lapsing.schedule == 2).sum() for lapsing in drawn]) * recipe.parameters["spells"]["costly"]
+        assert 0.15 < (shares < task.cost_limit).mean() < 0.4  # expected costs below the limit,
+        # and above three times the limit, where the recklessness that takes fits into an episode
+        assert (shares > 3 * task.cost_limit).mean() > 0.25
+        assert len(np.unique(shares)) > 20 or task.cost_limit < 10
+
+    def test_each_step_is_played_by_the_scheduled_policy(self, rng):
+        class Constant:
+            def __init__(self, value):
+                self.value = value
+
+            def act(self, observation, rng):
+                return self.value
+
+        lapsing = Lapsing([Constant(0), Constant(1), Constant(2)], np.array([0, 2, 2, 1, 0]))
+        assert [lapsing.act(np.zeros(1), rng) for _ in range(5)] == [0, 2, 2, 1, 0]
 
 
 class TestGaits:

@@ -24,9 +24,11 @@ from safemil.collection.recording import Recording
 from safemil.config.errors import UserError
 from safemil.data.card import recipes_of, return_coverage
 from safemil.data.hdf5 import load, read_layout
+from safemil.data.provenance import sha256
 from safemil.data.tasks import find_task
 from safemil.data.trajectories import Outcomes
 from safemil.simulation import simulators
+from tests.conftest import run_python
 
 TASK = find_task("BallCircle")
 
@@ -287,6 +289,26 @@ class TestMistakes:
         assert "--output names one file, but there are 2 tasks" in capsys.readouterr().err
         assert collect.main(["--list"]) == 0
         assert "BallCircle           scripted   700 trajectories, about 2 min" in capsys.readouterr().out
+
+
+AVX512 = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
+OTHER_PROCESSOR = {"NPY_DISABLE_CPU_FEATURES": f"AVX2 FMA3 {AVX512}", "OPENBLAS_CORETYPE": "Nehalem"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["BallCircle@lapse", "BallRun", "CarCircle@lapse", "CarRun", "SwimmerVelocity@lapse", "PointCircle2@lapse"]
+)
+def test_the_same_bytes_whatever_the_processor_can_do(name, tmp_path):
+    """With the instructions of this one, and with those that every x86-64 has."""
+    digests = set()
+    for variables in ({}, OTHER_PROCESSOR):
+        path = tmp_path / f"{len(variables)}.hdf5"
+        options = ["--task", name, "--trajectories", 4, "--workers", 1, "--output", path]
+        done = run_python("-m", "safemil.collect", *options, **variables)
+        assert done.returncode == 0, done.stderr
+        digests.add(sha256(path))
+    assert len(digests) == 1
 
 
 @pytest.mark.slow

@@ -137,6 +137,11 @@ GRIDS: dict[str, Grid] = {
         axes={"split.cost_levels": ("mixed", "low", "middle", "high"), "cost_model.modes": (1, 4)},
     ),
     "size": Grid("|D_N|", axes={"split.n_nonpreferred": (5, 10, 25, 50, 100)}),
+    "sparsity": Grid(
+        "share of unsafe steps in the unsafe trajectories, 5 to 80 % (data of their own; lapse: 20 %)",
+        tasks=tuple(f"PointCircle2@lapse{share}" for share in ("5", "10", "", "40", "80")),
+        methods=("safemil", "ppl", "bc-all", "bc-safe"),
+    ),
     "mixture": Grid("share of D_U that is non-preferred", axes={"split.mixture": (0.2, 0.5, 0.8, 0.9, 0.95)}),
 }
 

@@ -33,7 +33,9 @@ def print_list() -> None:
         methods.add_row(name, method.summary, method.sees + (" (oracle)" if method.oracle else ""))
     tasks = Table("task", "simulator", "steps", "limit", "dataset", title="\nTasks", title_justify="left", box=None)
     for task in TASKS.values():
-        tasks.add_row(task.name, task.environment_id, str(task.horizon), f"{task.cost_limit:g}", task.file_name)
+        tasks.add_row(
+            task.name, task.environment_id, str(task.horizon), f"{task.cost_limit:g}", task.file_name or "collected"
+        )
     for table in (grids, methods, tasks):
         console.print(table)
 

@@ -25,7 +25,9 @@ class SplitConfig(Settings):
     cost_levels: Literal["mixed", "low", "middle", "high"] = setting(
         "mixed", "D_N's true costs: of the whole non-preferred band, or of a third of it; D_U is the same in all four"
     )
-    cost_limit: float = setting(25.0, "preferred: true cost below this", low=0.0)
+    cost_limit: float = setting(
+        25.0, "preferred: true cost below this; mix50: non-preferred above three times this", low=0.0
+    )
     held_out: float = setting(0.2, "share of D_N and of D_U kept for validation", low=0.0, high=0.5)
 
 

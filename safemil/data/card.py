@@ -13,7 +13,7 @@ import numpy as np
 from safemil.config.settings import SplitConfig
 from safemil.data.hdf5 import load, read_layout
 from safemil.data.provenance import origin_of, sha256
-from safemil.data.splits import MIX50_NONPREFERRED_COST, HiddenLabels, SplitError, make_split
+from safemil.data.splits import NONPREFERRED_COST, HiddenLabels, SplitError, make_split
 from safemil.data.tasks import Task
 from safemil.data.trajectories import DatasetError, Outcomes, Trajectories
 
@@ -41,7 +41,8 @@ class Card:
     def bands(self) -> dict[str, np.ndarray]:
         """(n_trajectories,) bool for each band: the split's two, where there is a split, and what lies between."""
         costs = self.outcomes.costs_total
-        preferred, nonpreferred = costs < self.task.cost_limit, costs > MIX50_NONPREFERRED_COST
+        limit = self.task.cost_limit
+        preferred, nonpreferred = costs < limit, costs > NONPREFERRED_COST * limit
         if self.labels is not None:
             preferred, nonpreferred = self.labels.preferred, self.labels.nonpreferred
         return {"preferred": preferred, "between": ~preferred & ~nonpreferred, "non-preferred": nonpreferred}
@@ -55,7 +56,7 @@ def make_card(path: Path, task: Task) -> Card:
     attributes = read_layout(path).attributes
     labels, split_error = None, ""
     try:
-        _, labels = make_split(trajectories, outcomes, SplitConfig(), seed=0)
+        _, labels = make_split(trajectories, outcomes, SplitConfig(cost_limit=task.cost_limit), seed=0)
     except SplitError as error:
         split_error = str(error)
     recipes, warnings = recipes_of(attributes, len(trajectories)), split_faults(labels, split_error)
@@ -118,10 +119,11 @@ def return_coverage(outcomes: Outcomes, task: Task) -> str | None:
     The method assumes that safe trajectories are worth imitating and that unsafe ones are tempting. A side's level is
     the mean return of its better half, measured from the lowest return in DSRL's dataset of the task.
     """
-    costs = outcomes.costs_total
+    costs, limit = outcomes.costs_total, task.cost_limit
+    dear = NONPREFERRED_COST * limit
     sides = {
-        f"below a cost of {task.cost_limit:g}": outcomes.returns[costs < task.cost_limit],
-        f"above a cost of {MIX50_NONPREFERRED_COST:g}": outcomes.returns[costs > MIX50_NONPREFERRED_COST],
+        f"below a cost of {limit:g}": outcomes.returns[costs < limit],
+        f"above a cost of {dear:g}": outcomes.returns[costs > dear],
     }
     for side, returns in sides.items():
         if len(returns) == 0:

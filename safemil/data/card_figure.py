@@ -9,10 +9,10 @@ import numpy as np
 from safemil.config.atomic import atomic_write
 from safemil.config.errors import UserError
 from safemil.data.card import Card, make_card, markdown
-from safemil.data.splits import MIX50_NONPREFERRED_COST
+from safemil.data.splits import NONPREFERRED_COST
 from safemil.data.tasks import Task
 
-COLORS = {"preferred": "#1b7f5c", "between": "#9a9a9a", "non-preferred": "#c0392b"}
+COLORS = {"preferred": "#2a9d8f", "between": "#9a9a9a", "non-preferred": "#b3261e"}
 MARKERS = "o^sDv"  # one for each recipe
 
 
@@ -58,7 +58,7 @@ def draw(card: Card, path: Path) -> None:
             pool = card.labels.record["counts"][band.replace("-", "")]["pool"]
             lowest, span = np.sort(returns[members])[-pool], (costs[members].min(), costs[members].max())
             plane.fill_between(span, lowest, returns.max(), color=color, alpha=0.1, linewidth=0)
-    for limit, style in ((card.task.cost_limit, "-"), (MIX50_NONPREFERRED_COST, "--")):
+    for limit, style in ((card.task.cost_limit, "-"), (NONPREFERRED_COST * card.task.cost_limit, "--")):
         plane.axvline(limit, color="black", linewidth=0.8, linestyle=style)
     plane.set(xlabel="cost of the trajectory", ylabel="return of the trajectory")
     plane.legend(fontsize=8, framealpha=0.8)

@@ -59,7 +59,7 @@ def find(task: Task) -> Path | None:
     files = files_of(task, dataset_folder())
     if not files:
         return None
-    if files[0].name != task.file_name:
+    if task.file_name and files[0].name != task.file_name:
         others = f" (also there: {', '.join(path.name for path in files[1:])})" if files[1:] else ""
         logger.info("%s: DSRL's file is not there, using the collected %s%s", task.name, files[0], others)
     return files[0]
@@ -77,6 +77,11 @@ def fetch(task: Task, *, sources: Sequence[str] | None = None, progress: bool | 
     """
     if (path := find(task)) is not None:
         return path
+    if not task.file_name:
+        raise UserError(
+            f"no dataset for {task.name} in {dataset_folder()}, and there is none to download, as it is a variant of"
+            f" {task.base}: collect one, python -m safemil.collect --task {task.name}"
+        )
     path = dataset_folder() / task.file_name
     with lock(path.parent, task.file_name):
         if path.exists():  # another process has downloaded it meanwhile

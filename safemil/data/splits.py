@@ -23,7 +23,7 @@ from safemil.config.errors import UserError
 from safemil.config.settings import SplitConfig
 from safemil.data.trajectories import Outcomes, Trajectories
 
-MIX50_NONPREFERRED_COST = 75.0  # non-preferred trajectories cost more than this (three times the cost limit)
+NONPREFERRED_COST = 3.0  # mix50: non-preferred trajectories cost more than this, in cost limits (75 at the usual limit)
 FALLBACK_QUANTILE = 0.25  # where a band is too thin: bottom and top quarter by cost
 COST_LEVELS = {"low": (0, 1 / 3), "middle": (1 / 3, 2 / 3), "high": (2 / 3, 1)}  # quantiles of the band's costs
 UNION_COST_SHARE = 0.7  # `union`: D_N is drawn from trajectories of at least this share of the largest cost
@@ -88,9 +88,10 @@ def _draw_mix50(outcomes: Outcomes, config: SplitConfig, rng: np.random.Generato
         "nonpreferred": config.n_nonpreferred - n_contaminants + n_mixed,
     }
     costs, returns = outcomes.costs_total, outcomes.returns
-    bands = {"preferred": costs < config.cost_limit, "nonpreferred": costs > MIX50_NONPREFERRED_COST}
+    dear = NONPREFERRED_COST * config.cost_limit
+    bands = {"preferred": costs < config.cost_limit, "nonpreferred": costs > dear}
     record: dict[str, Any] = {"protocol": "mix50", "fallback": None}
-    record["thresholds"] = {"preferred_below": config.cost_limit, "nonpreferred_above": MIX50_NONPREFERRED_COST}
+    record["thresholds"] = {"preferred_below": config.cost_limit, "nonpreferred_above": dear}
     if any(bands[name].sum() < wanted[name] for name in bands):
         low, high = np.quantile(costs, [FALLBACK_QUANTILE, 1 - FALLBACK_QUANTILE])
         thin = ", ".join(f"{name} band has {bands[name].sum()} of {wanted[name]}" for name in bands)

@@ -4,13 +4,18 @@ Facts only, so it imports nothing heavy. Names are DSRL's, without prefix and su
 "OfflineBallCircle-v0"). Reference returns, costs, episode lengths and file names are those of DSRL 0.1.0
 (``dsrl/infos.py``, https://github.com/liuzuxin/DSRL); dimensions are those of the simulators' spaces. Actions of
 every task lie in [-1, 1].
+
+A task may have variants, "BallCircle@lapse": the same simulator, other data, which are always collected. They are tasks
+of their own everywhere. In those of ``lapse`` a cautious behavior turns reckless in spells, so that risk is a part of
+each trajectory and shares its states with safe behavior. The number in "PointCircle2@lapse10" is the share of unsafe
+steps, in percent, in an unsafe trajectory.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from safemil.config.errors import UserError
 
@@ -27,13 +32,14 @@ class Task:
     horizon: int  # steps after which an episode is cut
     observation_dim: int
     action_dim: int
-    file_name: str  # DSRL's dataset file
+    file_name: str  # DSRL's dataset file; of a variant none
     return_min: float  # DSRL's reference returns: the lowest and the highest in its dataset
     return_max: float
     cost_max: float  # the highest episode cost in DSRL's dataset
     n_trajectories: int  # trajectories in DSRL's dataset
     segment_length: int  # H: 5 for velocity and bullet, 10 for navigation
     cost_limit: float = 25.0  # an episode with a higher cost violates the constraint
+    variant: str = ""  # "lapse"; of DSRL's own tasks none
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -47,7 +53,12 @@ class Task:
     @property
     def file_stem(self) -> str:
         """What the names of this task's dataset files start with: "SafetyBallCircle-v0"."""
-        return self.environment_id.replace("Offline", "Safety", 1)
+        return self.environment_id.replace(f"Offline{self.base}", f"Safety{self.name}", 1)
+
+    @property
+    def base(self) -> str:
+        """The name of the task it is a variant of, else its own."""
+        return self.name.removesuffix(f"@{self.variant}")
 
 
 # family, what follows the name in environment ids and file names, segment length H
@@ -119,7 +130,37 @@ _TABLE = (
     _row("CarPush2", NAVIGATION, 1000, 88, 2, 0.00029391133526335267, 15.141648491514314, 250.0, 250, 4407),
 )
 
-TASKS: dict[str, Task] = {task.name: task for task in _TABLE}
+# The share of unsafe steps (percent) in an unsafe trajectory of "TASK@lapse", then those of "TASK@lapse5" and so on.
+# A ball is beyond its line for at most 56 % of an episode, a car for 46 %, the swimmer too fast for 53 %.
+LAPSES: dict[str, tuple[int, ...]] = {
+    "BallCircle": (20, 5, 10, 40),
+    "CarCircle": (20, 5, 10),
+    "PointCircle2": (20, 5, 10, 40, 80),
+    "SwimmerVelocity": (10, 5, 20, 40),
+    "AntVelocity": (10, 5, 20, 40, 80),
+}
+UNSAFE_COST = 4.0  # what an unsafe trajectory of a variant costs on average, in cost limits
+
+
+def _variants(task: Task) -> list[Task]:
+    """The task's variants. The cost limit goes with the share of unsafe steps, so that all are equally unsafe."""
+    shares = LAPSES.get(task.name, ())
+    names = [f"lapse{share}" if share != shares[0] else "lapse" for share in shares]
+    return [
+        replace(
+            task,
+            name=f"{task.name}@{variant}",
+            variant=variant,
+            file_name="",
+            cost_limit=share / 100 * task.horizon / UNSAFE_COST,
+        )
+        for variant, share in zip(names, shares, strict=True)
+    ]
+
+
+TASKS: dict[str, Task] = {
+    task.name: task for task in (*_TABLE, *(variant for row in _TABLE for variant in _variants(row)))
+}
 
 # The six tasks of the SafeMIL paper (arXiv 2511.08136).
 PAPER_TASKS = ("Walker2dVelocity", "SwimmerVelocity", "AntVelocity", "PointCircle2", "PointGoal1", "PointButton1")

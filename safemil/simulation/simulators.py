@@ -25,6 +25,7 @@ import numpy as np
 
 from safemil.config.errors import UserError
 from safemil.data.tasks import Task
+from safemil.simulation.bullet_remedy import bullet_construction
 from safemil.simulation.safety_gymnasium_remedy import make_defaults_hashable, without_textures
 
 # The datasets were recorded on 2.3.0. 2.3.3 gives the same numbers to 10 digits on 9 tasks; 2.3.7 cannot load Hopper
@@ -98,7 +99,7 @@ class Simulator:
     def _lean_construction(self) -> contextlib.AbstractContextManager:
         """For building and resetting the environment: leaves out what serves drawing alone, if nothing is drawn."""
         if self.task.family == "bullet":
-            return _bullet_construction(visual_shapes=self._drawn)
+            return bullet_construction(visual_shapes=self._drawn)
         if self.task.family == "navigation" and not self._drawn:
             return without_textures()
         return contextlib.nullcontext()
@@ -225,26 +226,3 @@ def _known_warnings_silenced() -> Iterator[None]:
             "ignore", "Conversion of an array with ndim > 0", DeprecationWarning, "safety_gymnasium"
         )
         yield
-
-
-@contextlib.contextmanager
-def _bullet_construction(visual_shapes: bool) -> Iterator[None]:
-    """Build Bullet worlds inside this block; without visual shapes a drone's 0.7 s become 0.02 s, physics unchanged."""
-    # bullet-safety-gym redirects the descriptors of sys.stdout and sys.stderr and looks both up in libc by name, which
-    # fails with the substitutes of pytest, notebooks and progress bars: give it the interpreter's own.
-    with contextlib.redirect_stdout(sys.__stdout__), contextlib.redirect_stderr(sys.__stderr__):
-        import bullet_safety_gym.envs.builder  # noqa: F401  (imports pybullet with its banner silenced)
-        import pybullet
-        from pybullet_utils.bullet_client import BulletClient
-
-        def load_without_visual_shapes(client: BulletClient, *arguments, flags: int = 0, **options) -> int:
-            flags |= pybullet.URDF_IGNORE_VISUAL_SHAPES
-            return pybullet.loadURDF(*arguments, flags=flags, physicsClientId=client._client, **options)
-
-        if not visual_shapes:
-            BulletClient.loadURDF = load_without_visual_shapes  # found before __getattr__, which serves pybullet's own
-        try:
-            yield
-        finally:
-            if not visual_shapes:
-                del BulletClient.loadURDF

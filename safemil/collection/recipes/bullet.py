@@ -1,16 +1,20 @@
 """Bullet-Safety-Gym's Circle and Run tasks: proportional-derivative control towards a point or a lane.
 
 Circle tasks cost 1 for every step beyond |x| = 6 and reward speed along a circle of radius 7, clockwise. Run tasks cost
-1 for every step that is too fast or beyond |y| = 2, and reward speed along x. In: a random generator. Out: a policy.
+1 for every step that is too fast or beyond |y| = 2, and reward speed along x. Trigonometry is Python's own, one
+number at a time, as numpy's gives other last digits on other processors. In: a random generator. Out: a policy.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from safemil.collection.recipes.recipe import Ranges, Recipe, noisy
+from safemil.collection.recipes.lapse import Spells, lapse_recipes, with_one_changed
+from safemil.collection.recipes.recipe import Ranges, Recipe, noisy, uniformly
 
 # BallCircle costs 1 for every step beyond |x| = 6, while its reward asks for speed along a circle of radius 7. `clip`
 # decides whether a ball crosses: at 3 it stays far inside, at 5 just inside, at 9 it takes the whole circle. Cautious
@@ -41,12 +45,17 @@ class BallOnCircle:
     noise: float
 
     def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        position, velocity = _position_and_velocity(observation)
-        angle = np.arctan2(position[1], position[0]) - self.lead  # the reward is for going round clockwise
-        x = np.clip(self.radius * np.cos(angle), -self.clip, self.clip)
-        target = np.array([x, self.radius * np.sin(angle)])
-        push = self.stiffness * (target - position - self.damping * velocity)
-        return noisy(push, self.noise, rng)
+        x, y, velocity_x, velocity_y = _position_and_velocity(observation)
+        target_x, target_y = _ahead(x, y, self.lead, self.radius, self.clip)
+        push_x = self.stiffness * (target_x - x - self.damping * velocity_x)
+        push_y = self.stiffness * (target_y - y - self.damping * velocity_y)
+        return noisy(np.array([push_x, push_y]), self.noise, rng)
+
+
+def _ahead(x: float, y: float, lead: float, radius: float, clip: float) -> tuple[float, float]:
+    """The point of the circle that lies ``lead`` (rad) ahead, as the reward is for going round clockwise; x cut."""
+    angle = math.atan2(y, x) - lead
+    return min(max(radius * math.cos(angle), -clip), clip), radius * math.sin(angle)
 
 
 # BallRun costs 1 for every step faster than 2.5 or beyond |y| = 2, and rewards speed along x. So there are two kinds of
@@ -74,15 +83,16 @@ class BallInLane:
     noise: float
 
     def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        (_, y), (velocity_x, velocity_y) = _position_and_velocity(observation)
+        _, y, velocity_x, velocity_y = _position_and_velocity(observation)
         push_x = self.eagerness * (self.speed - velocity_x)
         push_y = self.stiffness * (self.lane - y - self.damping * velocity_y)
         return noisy(np.array([push_x, push_y]), self.noise, rng)
 
 
-def _position_and_velocity(observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ball's (x, y) and its velocity, which Bullet-Safety-Gym scales in the observation."""
-    return observation[:2] / 0.1, observation[2:4] / 0.2
+def _position_and_velocity(observation: np.ndarray) -> tuple[float, float, float, float]:
+    """The ball's x, y and their velocities, which Bullet-Safety-Gym scales in the observation."""
+    x, y, velocity_x, velocity_y = observation[:4].tolist()
+    return x / 0.1, y / 0.1, velocity_x / 0.2, velocity_y / 0.2
 
 
 # CarCircle is as BallCircle with a car that cannot turn on the spot (turning radius about 2 m) and goes backwards to
@@ -109,10 +119,9 @@ class CarOnCircle:
     noise: float
 
     def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        x, y = observation[:2] / 0.1
-        angle = np.arctan2(y, x) - self.lead
-        target_x = np.clip(self.radius * np.cos(angle), -self.clip, self.clip)
-        bearing = np.arctan2(self.radius * np.sin(angle) - y, target_x - x)
+        x, y = (value / 0.1 for value in observation[:2].tolist())
+        target_x, target_y = _ahead(x, y, self.lead, self.radius, self.clip)
+        bearing = math.atan2(target_y - y, target_x - x)
         return noisy(np.array([-self.throttle, self.steering * _heading_error(observation, bearing)]), self.noise, rng)
 
 
@@ -141,16 +150,31 @@ class CarInLane:
     noise: float
 
     def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        y, velocity_x = observation[1] / 0.1, observation[2]
-        bearing = np.arctan(self.approach * (self.lane - y))
+        y, velocity_x = float(observation[1]) / 0.1, float(observation[2])
+        bearing = math.atan(self.approach * (self.lane - y))
         throttle = self.speed / CAR_TOP_SPEED + self.eagerness * (self.speed - velocity_x)
         return noisy(np.array([-throttle, self.steering * _heading_error(observation, bearing)]), self.noise, rng)
 
 
 def _heading_error(observation: np.ndarray, bearing: float) -> float:
     """Angle (rad) from the bearing to where the car goes, in (-pi, pi]: positive where it has to turn right."""
-    forward = np.arctan2(-observation[4], -observation[5])  # the car drives backwards to its yaw
-    return float(np.angle(np.exp(1j * (forward - bearing))))
+    sine, cosine = observation[4:6].tolist()
+    forward = math.atan2(-sine, -cosine)  # the car drives backwards to its yaw
+    return math.remainder(forward - bearing, math.tau)
+
+
+# Lapses: the clip alone makes a policy bold, and reckless. A ball is the farther away from the middle the longer it is
+# reckless; circles of many sizes, which cost nothing as x is cut, hide that in the mean over a trajectory.
+BALL_LAPSE: Ranges = BALL_CIRCLE | {"clip": (3.6, 4.7), "radius": (6.0, 13.0), "lead": (0.6, 1.2)}
+CAR_LAPSE: Ranges = CAR_CIRCLE | {"clip": (2.5, 4.5), "radius": (6.0, 9.0)}
+BOLD_CLIP, RECKLESS_CLIP = 4.7, 8.9
+
+
+def _lapses(base: str, policy: type, ranges: Ranges, minutes: float, spells: Spells) -> dict[str, dict[str, Recipe]]:
+    cautious = functools.partial(uniformly, policy, ranges)
+    policies = with_one_changed(cautious, "clip", BOLD_CLIP, RECKLESS_CLIP)
+    parameters = {**ranges, "bold_clip": BOLD_CLIP, "reckless_clip": RECKLESS_CLIP}
+    return lapse_recipes(base, policies, spells, parameters, "steer ahead on the circle", minutes)
 
 
 RECIPES: dict[str, dict[str, Recipe]] = {
@@ -162,4 +186,6 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "scripted": Recipe.uniform(CarOnCircle, CAR_CIRCLE, "steer ahead on the circle, x cut to +-clip", minutes=4)
     },
     "CarRun": {"scripted": Recipe.uniform(CarInLane, CAR_RUN, "hold a speed and a lane", minutes=3)},
+    **_lapses("BallCircle", BallOnCircle, BALL_LAPSE, minutes=2, spells=Spells(12, costly=0.75, bold=0.3)),
+    **_lapses("CarCircle", CarOnCircle, CAR_LAPSE, minutes=4, spells=Spells(25, costly=0.4, bold=0.5)),
 }

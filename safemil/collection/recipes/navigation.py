@@ -2,20 +2,27 @@
 
 The agent sees lidars alone: 16 bins around it. An object at distance d and angle phi reads 1 - d / range in the bin of
 phi, the share of it by which phi leans to the next bin in that one, and the rest of it in the bin before. Positions and
-directions are complex numbers in the agent's frame, straight ahead is 1. In: a random generator. Out: a policy.
+directions are complex numbers in the agent's frame, straight ahead is 1, and Python's own: numpy's arithmetic on
+complex arrays gives other last digits on other processors. In: a random generator. Out: a policy.
 """
 
 from __future__ import annotations
 
+import cmath
 import functools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from safemil.collection.recipes.recipe import Ranges, Recipe, noisy
+from safemil.collection.recipes.lapse import Spells, lapse_recipes, with_one_changed
+from safemil.collection.recipes.recipe import Ranges, Recipe, noisy, uniformly
 
 BINS = 16
-DIRECTIONS = np.exp(2j * np.pi * (np.arange(BINS) + 0.5) / BINS)  # of the bins' middles, in the simulator's frame
+DIRECTIONS = [
+    cmath.rect(1.0, math.tau * (bin_ + 0.5) / BINS) for bin_ in range(BINS)
+]  # middles, in the simulator's frame
 
 
 @dataclass(frozen=True)
@@ -26,16 +33,20 @@ class Agent:
     ahead: complex  # straight ahead, in the simulator's frame
     wheels: bool  # actions are the speeds of two wheels, instead of push and turn
 
-    def lidar(self, observation: np.ndarray, index: int) -> np.ndarray:
-        """The readings (16,) of the lidar that comes ``index``-th in the observation."""
-        return observation[self.n_sensors + BINS * index : self.n_sensors + BINS * (index + 1)].astype(np.float64)
+    def lidar(self, observation: np.ndarray, index: int) -> list[float]:
+        """The 16 readings of the lidar that comes ``index``-th in the observation."""
+        return observation[self.n_sensors + BINS * index : self.n_sensors + BINS * (index + 1)].tolist()
 
-    def seen(self, lidar: np.ndarray, lidar_range: float) -> np.ndarray:
-        """Positions (n,) of what makes these readings: one for each bin that reads more than its neighbors."""
-        after, before = np.roll(lidar, -1), np.roll(lidar, 1)
-        bins = np.flatnonzero((lidar > 0) & (lidar >= after) & (lidar > before))
-        leaning = (after[bins] / lidar[bins] + 1 - before[bins] / lidar[bins]) / 2
-        return lidar_range * (1 - lidar[bins]) * np.exp(2j * np.pi * (bins + leaning) / BINS) / self.ahead
+    def seen(self, lidar: Sequence[float], lidar_range: float) -> list[complex]:
+        """Positions of what makes these readings: one for each bin that reads more than its neighbors."""
+        positions = []
+        for bin_, reading in enumerate(lidar):
+            before, after = lidar[bin_ - 1], lidar[(bin_ + 1) % BINS]
+            if reading > 0 and reading >= after and reading > before:
+                leaning = (after / reading + 1 - before / reading) / 2
+                angle = math.tau * (bin_ + leaning) / BINS
+                positions.append(cmath.rect(lidar_range * (1 - reading), angle) / self.ahead)
+        return positions
 
     def velocity(self, observation: np.ndarray) -> complex:
         return complex(observation[3], observation[4]) / self.ahead
@@ -47,7 +58,7 @@ class Agent:
     def drive(self, wanted: complex, observation: np.ndarray) -> np.ndarray:
         """The action (2,) that brings the velocity to the wanted one: head for it, leaning against the drift."""
         missing = wanted - self.velocity(observation)
-        return self.action(2.0 * missing.real, float(np.angle(wanted + 2.0 * missing)))
+        return self.action(2.0 * missing.real, cmath.phase(wanted + 2.0 * missing))
 
     def glide(self, wanted: complex, observation: np.ndarray) -> np.ndarray:
         """As ``drive``, but linear in both velocities, without an angle that jumps, and hardly ever backwards."""
@@ -73,6 +84,8 @@ CIRCLE: Ranges = {
     "speed": (0.9, 1.4),
     "noise": (0.05, 0.2),  # standard deviation of what is added to the action
 }
+CIRCLE_LAPSE: Ranges = CIRCLE | {"radius": (0.4, 1.0)}
+BOLD_RADIUS, RECKLESS_RADIUS = 1.05, 1.5
 
 
 @dataclass(frozen=True)
@@ -88,8 +101,8 @@ class OnCircle:
     def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         yaw = self.agent.yaw(observation)
         position = -_nearest(self.agent.seen(self.agent.lidar(observation, 0), CIRCLE_RANGE)) * yaw
-        target = self.radius * np.exp(1j * (np.angle(position) + self.lead))  # counterclockwise
-        towards = (target - position) * np.conj(yaw)
+        target = cmath.rect(self.radius, cmath.phase(position) + self.lead)  # counterclockwise
+        towards = (target - position) * yaw.conjugate()
         wanted = self.speed * towards / max(abs(towards), 1e-6)
         return noisy(self.agent.drive(wanted, observation), self.noise, rng)
 
@@ -124,33 +137,51 @@ class ToGoal:
     noise: float
 
     def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        lidars = functools.partial(self.agent.lidar, observation)
-        directions = DIRECTIONS / self.agent.ahead
-        goal = lidars(self.goal)
-        readings = np.stack([lidars(index) for index in self.obstacles])
-        readings[readings == goal] = 0  # a wrong button costs, the right one is the goal, and reads the same
-        near = np.clip((GOAL_RANGE * (readings - 1) + REACH) / (REACH - CORE), 0, None) ** 2
-        field = _unit((goal * directions).sum(), 0.3) + self.avoidance * (AROUND * 1j - 1) * (near * directions).sum()
+        directions = [direction / self.agent.ahead for direction in DIRECTIONS]
+        goal = self.agent.lidar(observation, self.goal)
+        towards = _sum(goal, directions)
+        near = 0j
+        for index in self.obstacles:
+            # A wrong button costs, the right one is the goal, and reads the same.
+            readings = [
+                0.0 if reading == at_goal else max((GOAL_RANGE * (reading - 1) + REACH) / (REACH - CORE), 0.0) ** 2
+                for reading, at_goal in zip(self.agent.lidar(observation, index), goal, strict=True)
+            ]
+            near += _sum(readings, directions)
+        field = _unit(towards, 0.3) + self.avoidance * (AROUND * 1j - 1) * near
         return noisy(self.agent.glide(self.speed * _unit(field, 1.0), observation), self.noise, rng)
+
+
+def _sum(readings: Sequence[float], directions: Sequence[complex]) -> complex:
+    """Of the directions, each as long as its reading."""
+    return sum((reading * direction for reading, direction in zip(readings, directions, strict=True)), 0j)
 
 
 def _unit(vector: complex, softness: float) -> complex:
     """Of length 1 where it is long, shorter where it is shorter than ``softness`` or so: smooth everywhere."""
-    return vector / np.sqrt(abs(vector) ** 2 + softness**2)
+    return vector / math.sqrt(abs(vector) ** 2 + softness**2)
 
 
 def _of_its_kind(agent: ToGoal, cost: float) -> bool:
     return cost < CHEAP if agent.avoidance > 0 else cost > DEAR
 
 
-def _nearest(positions: np.ndarray) -> complex:
+def _nearest(positions: Sequence[complex]) -> complex:
     """The nearest of them; straight ahead when there is none, as when the goal is out of sight."""
-    return complex(positions[np.argmin(abs(positions))]) if len(positions) else 3.0 + 0j
+    return min(positions, key=abs, default=3.0 + 0j)
 
 
 def _circle(agent: Agent, minutes: float) -> dict[str, Recipe]:
     policy = functools.partial(OnCircle, agent)
     return {"scripted": Recipe.uniform(policy, CIRCLE, "steer along a circle, inside the walls or beyond", minutes)}
+
+
+def _circle_lapses(base: str, agent: Agent, minutes: float) -> dict[str, dict[str, Recipe]]:
+    cautious = functools.partial(uniformly, functools.partial(OnCircle, agent), CIRCLE_LAPSE)
+    policies = with_one_changed(cautious, "radius", BOLD_RADIUS, RECKLESS_RADIUS)
+    parameters = {**CIRCLE_LAPSE, "bold_radius": BOLD_RADIUS, "reckless_radius": RECKLESS_RADIUS}
+    spells = Spells(40, costly=1.0, bold=0.5)
+    return lapse_recipes(base, policies, spells, parameters, "steer along a circle", minutes)
 
 
 def _goal(agent: Agent, goal: int, obstacles: tuple[int, ...], minutes: float) -> dict[str, Recipe]:
@@ -164,6 +195,7 @@ def _goal(agent: Agent, goal: int, obstacles: tuple[int, ...], minutes: float) -
 RECIPES: dict[str, dict[str, Recipe]] = {
     "PointCircle1": _circle(POINT, minutes=4),
     "PointCircle2": _circle(POINT, minutes=4),
+    **_circle_lapses("PointCircle2", POINT, minutes=4),
     "CarCircle1": _circle(CAR, minutes=4),
     "CarCircle2": _circle(CAR, minutes=4),
     "PointGoal1": _goal(POINT, 0, (1,), minutes=4),

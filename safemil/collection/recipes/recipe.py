@@ -46,7 +46,7 @@ class Recipe:
         cls, policy: Callable[..., Behavior], ranges: Ranges, description: str, minutes: float, **named: Any
     ) -> Recipe:
         """Policies whose parameters are drawn uniformly from ``ranges``."""
-        return cls(functools.partial(_draw_uniformly, policy, ranges), description, minutes, parameters=ranges, **named)
+        return cls(functools.partial(uniformly, policy, ranges), description, minutes, parameters=ranges, **named)
 
     @classmethod
     def of_kinds(
@@ -71,12 +71,13 @@ class Recipe:
         return recordings
 
 
-def _draw_uniformly(policy: Callable[..., Behavior], ranges: Ranges, rng: np.random.Generator) -> Behavior:
+def uniformly(policy: Callable[..., Any], ranges: Ranges, rng: np.random.Generator) -> Any:
+    """A policy whose parameters are drawn uniformly from ``ranges``."""
     return policy(**{name: rng.uniform(low, high) for name, (low, high) in ranges.items()})
 
 
 def _draw_kind(policy: Callable[..., Behavior], kinds: dict[str, Ranges], rng: np.random.Generator) -> Behavior:
-    return _draw_uniformly(policy, list(kinds.values())[rng.integers(len(kinds))], rng)
+    return uniformly(policy, list(kinds.values())[rng.integers(len(kinds))], rng)
 
 
 def noisy(action: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:

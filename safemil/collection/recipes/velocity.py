@@ -11,9 +11,11 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from safemil.collection.recipes.lapse import Spells, lapse_recipes
 from safemil.collection.recipes.recipe import Ranges, Recipe, noisy
 from safemil.config.errors import UserError
 from safemil.data.tasks import Task, find_task
@@ -27,6 +29,7 @@ SWIMMER: Ranges = {
     "variety": (0.1, 0.1),  # relative standard deviation of each gain, so that no two gaits are alike
     "noise": (0.02, 0.1),  # standard deviation of what is added to the action
 }
+SWIMMER_LAPSE: Ranges = SWIMMER | {"strength": (0.4, 0.8), "bold": (0.8, 0.85), "reckless": (1.2, 1.5)}
 # The cheetah stands still below 0.7, breaks the limit from 0.8 or so, and falls over above 1.2.
 HALF_CHEETAH: Ranges = {"strength": (0.72, 0.98), "variety": (0.05, 0.05), "noise": (0.02, 0.1)}
 
@@ -45,15 +48,23 @@ class LinearGait:
     noise: float
 
     def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return noisy(self.gains @ observation + self.offsets, self.noise, rng)
+        # Not a matrix product: linear algebra libraries add up in another order on other processors.
+        return noisy((self.gains * observation).sum(axis=1) + self.offsets, self.noise, rng)
 
 
 def draw_gait(task: str, ranges: Ranges, rng: np.random.Generator) -> LinearGait:
-    """The task's gait, weaker or stronger, and varied; ``ranges`` of strength, variety, noise in this order."""
+    """The task's gait, weaker or stronger, and varied; ``ranges`` of strength, variety and noise."""
     gains, offsets = _gait(task)
-    strength, variety, noise = (rng.uniform(*span) for span in ranges.values())
+    strength, variety, noise = (rng.uniform(*ranges[name]) for name in ("strength", "variety", "noise"))
     gains = gains * (1 + variety * rng.standard_normal(gains.shape))
     return LinearGait(strength * gains, strength * offsets, noise)
+
+
+def draw_gaits(task: str, ranges: Ranges, rng: np.random.Generator) -> list[LinearGait]:
+    """A weak gait, and the same one at the strengths that the ranges ``bold`` and ``reckless`` say."""
+    gait = draw_gait(task, {**ranges, "strength": (1.0, 1.0)}, rng)
+    strengths = [rng.uniform(*ranges[name]) for name in ("strength", "bold", "reckless")]
+    return [LinearGait(strength * gait.gains, strength * gait.offsets, gait.noise) for strength in strengths]
 
 
 @functools.lru_cache(maxsize=2)
@@ -66,15 +77,24 @@ def _gait(task: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array(gait["gains"]), np.array(gait["offsets"])
 
 
-def _recipe(task: str, ranges: Ranges, minutes: float) -> dict[str, Recipe]:
-    description = "a linear gait found by random search, weaker and stronger"
+def _parameters(task: str, ranges: Ranges) -> dict[str, Any]:
+    """What is recorded: another gait makes other data."""
     path = gait_path(find_task(task))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8] if path.exists() else ""
-    parameters = ranges | {"gait": digest}  # another gait makes other data
+    return {**ranges, "gait": hashlib.sha256(path.read_bytes()).hexdigest()[:8] if path.exists() else ""}
+
+
+def _recipe(task: str, ranges: Ranges, minutes: float) -> dict[str, Recipe]:
+    description, parameters = "a linear gait found by random search, weaker and stronger", _parameters(task, ranges)
     return {"scripted": Recipe(functools.partial(draw_gait, task, ranges), description, minutes, parameters=parameters)}
+
+
+def _lapses(task: str, ranges: Ranges, minutes: float) -> dict[str, dict[str, Recipe]]:
+    policies, spells = functools.partial(draw_gaits, task, ranges), Spells(60, costly=0.4, bold=0.6)
+    return lapse_recipes(task, policies, spells, _parameters(task, ranges), "a linear gait", minutes)
 
 
 RECIPES: dict[str, dict[str, Recipe]] = {
     "SwimmerVelocity": _recipe("SwimmerVelocity", SWIMMER, minutes=3),
+    **_lapses("SwimmerVelocity", SWIMMER_LAPSE, minutes=3),
     "HalfCheetahVelocity": _recipe("HalfCheetahVelocity", HALF_CHEETAH, minutes=4),
 }
