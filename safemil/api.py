@@ -6,6 +6,7 @@
     model.predict(observations)          # actions
     model.cost(observations, actions)    # per-step cost
     model.rank(unlabeled)                # trajectory indices, safest first, with cost and weight
+    print(model.summary())               # how well bad was told from good, in words
     model.save("policy"); SafeMIL.load("policy")
 
 ``non_preferred`` and ``unlabeled`` are ``Trajectories``, lists of (observations, actions), or paths of dataset files.
@@ -13,7 +14,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,26 +22,29 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
+from safemil.algorithm.ranking import Ranking, ranked
 from safemil.algorithm.safemil import fit, weights_from_costs
 from safemil.algorithm.weights import trajectory_means
+from safemil.config.checks import checked_device, checked_seed
 from safemil.config.errors import UserError
 from safemil.config.overrides import configure, known_settings, override, to_dict
 from safemil.config.settings import SafeMILConfig
 from safemil.data import trajectories
 from safemil.data.hdf5 import load
-from safemil.data.splits import Split, split_of_sets
+from safemil.data.splits import Split
 from safemil.evaluation import diagnostics
+from safemil.evaluation.findings import find, in_words
 from safemil.nn import checkpoints, precision
 from safemil.training.context import FitContext, Log, no_log
 from safemil.training.fit_result import FitResult
+from safemil.training.packing import splits_of, train_splits
+from safemil.training.stopping import Patience
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-LAPTOP_STEPS = {"cost_model.steps": 20_000, "policy.steps": 20_000, "cost_model.pairs": 1}  # minutes on a laptop
+LAPTOP_STEPS = {"cost_model.steps": 20_000, "policy.steps": 20_000, "cost_model.pairs": 1}  # at most, of SafeMIL
 Episodes = Sequence[tuple[np.ndarray, np.ndarray]]  # (length, observation_dim), (length, action_dim) of each
-
-
 Data = trajectories.Trajectories | Episodes | str | Path
 
 
@@ -60,12 +63,11 @@ class Trajectories(trajectories.Trajectories):
         """
         if not len(episodes):
             raise UserError("no trajectories were given")
-        for number, (observations, actions) in enumerate(episodes):
-            if len(observations) != len(actions):
-                raise UserError(f"trajectory {number} has {len(observations)} observations and {len(actions)} actions")
-        observations, actions = (
-            np.concatenate([np.asarray(part) for part in parts]) for parts in zip(*episodes, strict=True)
-        )
+        for number, (seen, done) in enumerate(episodes):
+            if len(seen) != len(done):
+                raise UserError(f"trajectory {number} has {len(seen)} observations and {len(done)} actions")
+        sides = zip(*episodes, strict=True)
+        observations, actions = (np.concatenate([np.asarray(part) for part in parts]) for parts in sides)
         return cls(observations, actions, np.cumsum([0, *(len(part) for _, part in episodes)]))
 
     @classmethod
@@ -77,15 +79,6 @@ class Trajectories(trajectories.Trajectories):
         """
         loaded, _ = load(path)
         return cls(loaded.observations, loaded.actions, loaded.offsets)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Ranking:
-    """Trajectories from safest to riskiest."""
-
-    indices: np.ndarray  # (n,) positions among those that were given
-    costs: np.ndarray  # (n,) mean step cost of each, rising
-    weights: np.ndarray  # (n,) weight that cloning would give each, mean 1 over steps; nan where a method has none
 
 
 class Learner:
@@ -100,7 +93,7 @@ class Learner:
             then holds for every setting so called: ``steps=500`` for cost model and policy, ``weights__kind="hard"``.
 
     Raises:
-        ConfigError: a setting that does not exist (names the nearest), or a value out of range.
+        UserError: a setting that does not exist (names the nearest), a value out of range, a device that is not there.
     """
 
     method: ClassVar[str]
@@ -116,8 +109,9 @@ class Learner:
         **settings: Any,
     ) -> None:
         self.config = configure(self.defaults(), settings)
-        self.seed, self.precision, self.log = seed, precision, log
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.seed, self.device = checked_seed(seed), checked_device(device)
+        self.precision, self.log = precision, log
+        self.patience: Patience | None = None
         self.result: FitResult | None = None
         self.split: Split | None = None
 
@@ -135,7 +129,7 @@ class Learner:
         """Train on trajectories known to be bad and on unlabeled ones; returns itself.
 
         Raises:
-            UserError: fewer than two trajectories in a set, or sets of different dimensions.
+            UserError: fewer than three trajectories in a set, or sets of different dimensions.
             TrainingError: a loss stopped being finite.
         """
         fit_packed([self], non_preferred, unlabeled)
@@ -160,10 +154,7 @@ class Learner:
         """Trajectories from safest to riskiest, by mean step score."""
         data = as_trajectories(unlabeled)
         scores = self.cost(data.observations, data.actions)
-        means = trajectory_means(scores, data.lengths)
-        order = np.argsort(means, kind="stable")
-        weights = self._weights(scores, data.lengths)
-        return Ranking(order, means[order], weights[order])
+        return ranked(scores, data.lengths, self._weights(scores, data.lengths))
 
     def _weights(self, scores: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Weight of each trajectory, from its steps' scores."""
@@ -171,16 +162,18 @@ class Learner:
 
     def diagnostics(self) -> dict[str, float]:
         """What can be said without true costs; of the fit on the data it was fitted to."""
-        if self.split is None:
-            raise UserError("diagnostics are of a fit; this model was loaded")
-        return diagnostics.label_free(self._fitted(), self.split)
+        return diagnostics.label_free(self._fitted(), self._split())
+
+    def summary(self) -> str:
+        """How well the score tells bad from good, on held-out trajectories, in words a newcomer understands."""
+        return "\n".join(in_words(find(self._fitted(), self._split())))
 
     def save(self, folder: str | Path) -> Path:
         """Write policy.safetensors and policy.json, whole or not at all; returns the former's path."""
         result = self._fitted()
         described: dict[str, Any] = {"method": self.method, "seed": self.seed, "config": to_dict(self.config)}
-        described["device"] = self.device
-        described["precision"] = precision.in_effect(self.precision, torch.device(self.device).type)
+        level = precision.in_effect(self.precision, torch.device(self.device).type)
+        described |= {"device": self.device, "precision": level}
         if self.split is not None:
             described["diagnostics"] = json.loads(json.dumps(self.diagnostics(), default=float))
         return checkpoints.save(folder, result.policy, scorer=result.scorer, **described)
@@ -202,7 +195,12 @@ class Learner:
 
     def shared(self) -> tuple[Any, ...]:
         """What models that train as one must have in common."""
-        return type(self), self.config, self.device, self.precision
+        return type(self), self.config, self.device, self.precision, self.patience
+
+    def _split(self) -> Split:
+        if self.split is None:
+            raise UserError("this can be said of a fit alone, not of a model that was loaded")
+        return self.split
 
     def _fitted(self) -> FitResult:
         if self.result is None:
@@ -211,9 +209,20 @@ class Learner:
 
 
 class SafeMIL(Learner):
-    """SafeMIL (arXiv 2511.08136): a step cost from bags, weights from the cost, a policy cloned with the weights."""
+    """SafeMIL (arXiv 2511.08136): a step cost from bags, weights from the cost, a policy cloned with the weights.
+
+    Args:
+        early_stopping: cost model and policy train until their loss on held-out trajectories has stopped falling
+            (safemil/training/stopping.py) and ``steps`` are the most they take; False trains ``steps`` exactly, as
+            studies do. ``mode="joint"`` always trains ``steps``.
+        keywords: as of every method, see ``Learner``.
+    """
 
     method = "safemil"
+
+    def __init__(self, *, early_stopping: bool = True, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.patience = Patience() if early_stopping else None
 
     @classmethod
     def defaults(cls) -> SafeMILConfig:
@@ -231,15 +240,7 @@ class SafeMIL(Learner):
 
 def fit_packed(models: Sequence[Learner], non_preferred: Data, unlabeled: Data) -> None:
     """Train models that differ in their seeds alone, all at once: much faster than one after the other."""
-    sets = as_trajectories(non_preferred), as_trajectories(unlabeled)
-    first = models[0]
-    if any(model.shared() != first.shared() for model in models):
-        raise UserError("models of one pack may differ in their seeds alone")
-    splits = [split_of_sets(*sets, seed=model.seed, held_out=first.held_out) for model in models]
-    seeds = tuple(model.seed for model in models)
-    context = FitContext(seeds, first.device, first.log, precision=first.precision)
-    for model, split, result in zip(models, splits, first.fitting()(splits, first.config, context), strict=True):
-        model.split, model.result = split, result
+    train_splits(models, splits_of(models, as_trajectories(non_preferred), as_trajectories(unlabeled)))
 
 
 def as_trajectories(data: Data) -> trajectories.Trajectories:

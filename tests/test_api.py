@@ -46,6 +46,31 @@ def test_the_policy_is_safe_and_the_ranking_true(model, sets):
     assert model.cost(observations, unsafe).mean() > model.cost(observations, safe).mean() + 0.2
 
 
+def test_it_says_in_words_how_well_it_worked(model):
+    said = model.summary()
+    assert "40 look safe" in said and "20 look like the known-bad ones" in said and "4 lie among the latter" in said
+    assert "AUROC 0." in said and "95 % interval" in said
+
+
+def test_training_ends_by_itself_unless_the_number_of_updates_is_fixed(sets):
+    """Two thousand updates at most; the toy needs a few hundred. Equal settings without the rule take all of them."""
+    taken = {}
+    for early_stopping in (True, False):
+        seen: dict[str, int] = {}
+        quick = {**QUICK, "steps": 2_000, "bag_size": 4}
+
+        def log(stage, step, metrics, seen=seen):
+            seen[stage] = step
+
+        fitted = SafeMIL(**quick, early_stopping=early_stopping, log=log)
+        fitted.fit(*sets)
+        taken[early_stopping] = seen
+        assert fitted.predict(sets[1][0][0])[:, 0].mean() < SAFE_ACTION + 0.2
+        assert ("policy_updates" in fitted.result.extra) == early_stopping
+    assert taken[False] == {"cost_model": 2_000, "policy": 2_000}
+    assert all(400 <= step < 1_500 for step in taken[True].values())
+
+
 def test_saved_and_loaded_it_is_the_same(model, sets, tmp_path):
     model.save(tmp_path / "policy")
     again = SafeMIL.load(tmp_path / "policy")
@@ -99,7 +124,16 @@ def test_every_label_limited_method_is_an_object(name, sets):
         (lambda good: SafeMIL(bag_sice=3), "unknown setting 'bag_sice'; nearest: bag_size"),
         (lambda good: SafeMIL(bag_size=0), "bag_size=0: expected at least 1"),
         (lambda good: SafeMIL().predict(good[0][0]), "has not been fitted"),
-        (lambda good: SafeMIL().fit(good[:1], good), "there is 1 non-preferred trajectory; at least 2"),
+        (lambda good: SafeMIL().summary(), "has not been fitted"),
+        (lambda good: SafeMIL(seed=-1), "seed -1: expected a whole number from 0"),
+        (lambda good: SafeMIL(seed=1.5), "seed 1.5: expected a whole number"),
+        (lambda good: SafeMIL(seed=True), "seed True"),
+        (lambda good: SafeMIL(device="gpu"), "device 'gpu': expected cpu, cuda, or cuda:N"),
+        (lambda good: SafeMIL(device="mps"), "device 'mps': expected cpu, cuda"),
+        (lambda good: SafeMIL(device="cuda:99"), "device 'cuda:99': this machine has"),
+        (lambda good: SafeMIL(device=3.5), "device 3.5: expected cpu"),
+        (lambda good: SafeMIL().fit(good, good[:2]), "there are 2 trajectories in the unlabeled set; at least 3"),
+        (lambda good: SafeMIL().fit(good[:1], good), "there is 1 trajectory in the non-preferred set; at least 3"),
         (
             lambda good: SafeMIL().fit([(a, b[:, :1]) for a, b in good], good),
             "non-preferred trajectories have action_dim 1",

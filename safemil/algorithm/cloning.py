@@ -83,13 +83,15 @@ def clone(
     context: FitContext,
     *,
     held_out: Sequence[np.ndarray],
+    held_out_weights: Sequence[np.ndarray] | None = None,
 ) -> SnapshotRecorder:
-    """Train ``policy`` in place; returns the snapshots taken on the way.
+    """Train ``policy`` in place; returns the snapshots taken on the way, and how it ended.
 
     Args:
         rows: for each replica, the rows of the shared data to clone.
         weights: for each replica, the weight of each of those rows (mean 1), or None for plain cloning.
         held_out: rows whose unweighted loss is logged at every report.
+        held_out_weights: of those rows, for the loss that the context's patience watches; None: unit weights.
     """
     table = None if weights is None else weight_table(rows, weights, steps)
 
@@ -108,7 +110,20 @@ def clone(
     recorder = SnapshotRecorder(policy, config.steps, context.snapshots)
     objective = cloning_objective(policy, config, loss)
     logged = dataclasses.replace(context, log=log)
-    train("policy", [objective], sampler.draw, sampler.prepare, logged, steps=config.steps, recorder=recorder)
+    watched = None
+    if context.patience is not None:
+        own = held_out_weights or [np.ones(len(indices)) for indices in held_out]
+        watched = WeightedHeldOutLoss(policy, held_out, own, steps)
+    recorder.ended = train(
+        "policy",
+        [objective],
+        sampler.draw,
+        sampler.prepare,
+        logged,
+        steps=config.steps,
+        recorder=recorder,
+        held_out=watched,
+    )
     return recorder
 
 
@@ -120,6 +135,7 @@ def clone_trajectories(
     context: FitContext,
     *,
     weights: Sequence[np.ndarray] | None = None,
+    held_out_weights: Sequence[np.ndarray] | None = None,
     scorers: Sequence[nn.Module | None] | None = None,
 ) -> list[FitResult]:
     """The last stage of most methods: a fresh policy per replica that clones its own choice of trajectories.
@@ -127,6 +143,7 @@ def clone_trajectories(
     Args:
         chosen: for each replica the trajectories to clone.
         weights: for each replica the weight of each of their steps, or None.
+        held_out_weights: for each replica those of D_U's held-out steps, or None.
         scorers: for each replica the network that ranked the steps, handed on with the policy.
     """
     data = splits[0].trajectories
@@ -138,6 +155,7 @@ def clone_trajectories(
         steps,
         context,
         held_out=[data.rows(split.unlabeled_held_out) for split in splits],
+        held_out_weights=held_out_weights,
     )
     return recorder.results(scorers, weights)
 
@@ -162,3 +180,33 @@ class ValidationLoss:
     @torch.no_grad()
     def __call__(self) -> np.ndarray:
         return self.policy.loss(*self.batch).mean(1).cpu().numpy()
+
+
+class WeightedHeldOutLoss:
+    """The same, weighted, and of a replica's own number of rows, whatever it is packed with.
+
+    Args:
+        weights: for each replica one of each of its rows.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        rows: Sequence[np.ndarray],
+        weights: Sequence[np.ndarray],
+        steps: Transitions,
+        most: int = 2_000,
+    ) -> None:
+        chosen = [np.linspace(0, len(own) - 1, min(most, len(own))).astype(int) for own in rows]
+        shape = len(rows), max(map(len, chosen))
+        padded, shares = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32)
+        for replica, at in enumerate(chosen):
+            padded[replica, : len(at)] = rows[replica][at]
+            shares[replica, : len(at)] = weights[replica][at] / len(at)
+        device = steps.observations.device
+        self.policy, self.shares = policy, torch.as_tensor(shares, device=device)
+        self.batch = steps(torch.as_tensor(padded, device=device))
+
+    @torch.no_grad()
+    def __call__(self) -> np.ndarray:
+        return (self.policy.loss(*self.batch) * self.shares).sum(1).cpu().numpy()

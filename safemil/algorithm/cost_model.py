@@ -14,6 +14,7 @@ Variants: another S (safemil/algorithm/aggregators.py), several c and balanced b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,15 +31,25 @@ from safemil.data.trajectories import Trajectories
 from safemil.nn.networks import CostNetwork, StepScorer
 from safemil.nn.streams import Streams, make_generators
 from safemil.training.objectives import Batch, Info, Objective
+from safemil.training.stopping import HeldOutLoss
 from safemil.training.transitions import Transitions
 
 # Steps of all replicas whose hidden layers are kept for the backward pass: about 1.3 GB at 256-256, on a GPU 10 GB.
 ROWS_KEPT = {"cpu": 2**18, "cuda": 2**21}
+# Segments of each held-out set that the loss is measured on, fewer where they are long.
+FEWEST_SEGMENTS, MOST_SEGMENTS, ROWS_HELD_OUT = 64, 1024, 2**17
 
 
 def mil_loss(score_nonpreferred: Tensor, score_unlabeled: Tensor, scale: float = 1.0) -> Tensor:
     """softplus(scale (S(B_U) - S(B_N))), elementwise; log 2 where the scores are equal."""
     return torch.nn.functional.softplus(scale * (score_unlabeled - score_nonpreferred))
+
+
+def drawn(samplers: Sequence[SegmentSampler], uniform: Tensor) -> Batch:
+    """Uniform numbers ``(n, R, 2, items, 2)`` -> starts and trajectories of D_N's items, then of D_U's."""
+    pairs = [sampler.sample(own) for sampler, own in zip(samplers, uniform.unbind(2), strict=True)]
+    starts, trajectories = (torch.cat(own, dim=-1) for own in zip(*pairs, strict=True))
+    return {"starts": starts, "trajectories": trajectories}
 
 
 def make_cost_network(data: Trajectories, config: CostModelConfig, seeds: Sequence[int]) -> StepScorer:
@@ -68,22 +79,26 @@ class CostModel:
         self.streams = Streams(seeds, "bags", device)
         self.network = (network or make_cost_network(data, config, seeds)).to(device)
         self.aggregator = make_aggregator(config, seeds, self.network.embedding_dim).to(device)
+        self.data, self.seeds = data, seeds
         nonpreferred = [split.nonpreferred for split in splits]
         unlabeled = [split.unlabeled for split in splits]
-        self.samplers = [
-            SegmentSampler(
-                data.offsets,
-                sets,
-                config.segment_length,
-                discount=config.discount,
-                by=config.segment_by,
-                length_normalized=config.segment_length == "full",
-                modes=modes,
-                longest=data.lengths[np.concatenate([*nonpreferred, *unlabeled])].max(),
-                device=device,
-            )
-            for sets, modes in ((nonpreferred, find_modes(splits, config.modes, seeds)), (unlabeled, None))
-        ]
+        self.longest = data.lengths[np.concatenate([*nonpreferred, *unlabeled])].max()
+        self.samplers = [self.sampler(nonpreferred, find_modes(splits, config.modes, seeds)), self.sampler(unlabeled)]
+
+    def sampler(self, sets: Sequence[np.ndarray], modes: Sequence[np.ndarray] | None = None) -> SegmentSampler:
+        """Draws segments of each replica's set of trajectories as the settings say."""
+        config = self.config
+        return SegmentSampler(
+            self.data.offsets,
+            sets,
+            config.segment_length,
+            discount=config.discount,
+            by=config.segment_by,
+            length_normalized=config.segment_length == "full",
+            modes=modes,
+            longest=self.longest,
+            device=self.steps.observations.device,
+        )
 
     def objective(self) -> Objective:
         """The multiple-instance loss with its optimizer."""
@@ -99,14 +114,28 @@ class CostModel:
 
     def draw(self, n_steps: int) -> Batch:
         """Start rows and trajectories of the bags of ``n_steps`` updates, ``(n_steps, R, 2 * pairs * K)`` each."""
-        uniform = self.streams.uniform(n_steps, 2, self.config.pairs * self.config.bag_size, 2)
-        drawn = [sampler.sample(own) for sampler, own in zip(self.samplers, uniform.unbind(2), strict=True)]
-        starts, trajectories = (torch.cat(own, dim=-1) for own in zip(*drawn, strict=True))
-        return {"starts": starts, "trajectories": trajectories}
+        return drawn(self.samplers, self.streams.uniform(n_steps, 2, self.config.pairs * self.config.bag_size, 2))
 
-    def prepare(self, drawn: Batch) -> Batch:
+    def held_out_loss(self, splits: Sequence[Split]) -> HeldOutLoss:
+        """The loss on bags of held-out trajectories, the same bags at each call: ``() -> (R,)``."""
+        sets = [split.nonpreferred_held_out for split in splits], [split.unlabeled_held_out for split in splits]
+        length = self.config.segment_length
+        longest = int(self.data.lengths.max()) if length == "full" else int(length)
+        segments = max(FEWEST_SEGMENTS, min(MOST_SEGMENTS, ROWS_HELD_OUT // longest))
+        pairs = math.ceil(segments / self.config.bag_size)
+        streams = Streams(self.seeds, "held-out bags", self.steps.observations.device)
+        uniform = streams.uniform(1, 2, pairs * self.config.bag_size, 2)
+        chosen = {name: values[0] for name, values in drawn([self.sampler(own) for own in sets], uniform).items()}
+
+        @torch.no_grad()
+        def loss() -> np.ndarray:
+            return self.loss(self.prepare(chosen))[0].cpu().numpy()
+
+        return loss
+
+    def prepare(self, items: Batch) -> Batch:
         """Rows -> observations, actions ``(R, 2 * pairs * K, H, .)`` and discount factors ``(R, 2 * pairs * K, H)``."""
-        rows, factors = self.samplers[0].expand(drawn["starts"], drawn["trajectories"])
+        rows, factors = self.samplers[0].expand(items["starts"], items["trajectories"])
         observations, actions = self.steps(rows)
         return {"observations": observations, "actions": actions, "factors": factors}
 

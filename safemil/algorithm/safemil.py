@@ -50,33 +50,53 @@ def fit(splits: Sequence[Split], config: SafeMILConfig, context: FitContext) -> 
         set_normalizers([cost_model.network.normalizer], splits)
     if config.mode == "joint":
         return fit_jointly(splits, cost_model, config, steps, context)
-    objective = cost_model.objective()
-    train_once(
+    ended = train_once(
         "cost_model",
-        [objective],
+        [cost_model.objective()],
         cost_model.draw,
         cost_model.prepare,
         context,
         steps=config.cost_model.steps,
         defined_by=[to_dict(config.cost_model), config.policy.normalize_observations],
+        held_out=None if context.patience is None else cost_model.held_out_loss(splits),
     )
-    return clone_trajectories(
+    unlabeled = [split.unlabeled for split in splits]
+    results = clone_trajectories(
         splits,
-        [split.unlabeled for split in splits],
+        unlabeled,
         config.policy,
         steps,
         context,
-        weights=unlabeled_weights(splits, cost_model, config, steps),
+        weights=weights_of_sets(unlabeled, splits, cost_model, config, steps),
+        held_out_weights=None if ended is None else held_out_weights(splits, cost_model, config, steps),
         scorers=[extract_replica(cost_model.network, index) for index in range(len(splits))],
     )
+    for index, result in enumerate(results):
+        result.extra |= ended.of("cost_model", index) if ended is not None else {}
+    return results
 
 
-def unlabeled_weights(
+def held_out_weights(
     splits: Sequence[Split], cost_model: CostModel, config: SafeMILConfig, steps: Transitions
 ) -> list[np.ndarray]:
-    """Weight of each step of each replica's D_U under its frozen cost, mean 1."""
+    """Weight of each step of each replica's held-out D_U, as it is beside all of D_U; ones where none has any."""
+    lengths = splits[0].trajectories.lengths
+    every = [np.concatenate([split.unlabeled, split.unlabeled_held_out]) for split in splits]
+    weights = weights_of_sets(every, splits, cost_model, config, steps)
+    own = [values[-lengths[split.unlabeled_held_out].sum() :] for values, split in zip(weights, splits, strict=True)]
+    return [values if values.any() else np.ones_like(values) for values in own]
+
+
+def weights_of_sets(
+    sets: Sequence[np.ndarray],
+    splits: Sequence[Split],
+    cost_model: CostModel,
+    config: SafeMILConfig,
+    steps: Transitions,
+) -> list[np.ndarray]:
+    """Weight of each step of each replica's trajectories of D_U under its frozen cost, mean 1."""
     data = splits[0].trajectories
-    costs = score_rows(cost_model.network, steps, [data.rows(split.unlabeled) for split in splits])
+    costs = score_rows(cost_model.network, steps, [data.rows(indices) for indices in sets])
     references: list[np.ndarray | None] = [None] * len(splits)
     if config.weights.kind == "hard":
         held_out = [split.nonpreferred_held_out for split in splits]
@@ -86,8 +106,8 @@ def unlabeled_weights(
             for values, indices in zip(held_out_costs, held_out, strict=True)
         ]
     return [
-        weights_from_costs(values, data.lengths[split.unlabeled], config, reference)
-        for values, split, reference in zip(costs, splits, references, strict=True)
+        weights_from_costs(values, data.lengths[indices], config, reference)
+        for values, indices, reference in zip(costs, sets, references, strict=True)
     ]
 
 
@@ -150,4 +170,5 @@ def fit_jointly(
         recorder=recorder,
     )
     scorers = [extract_replica(cost_model.network, index) for index in range(len(splits))]
-    return recorder.results(scorers, unlabeled_weights(splits, cost_model, config, steps))
+    unlabeled = [split.unlabeled for split in splits]
+    return recorder.results(scorers, weights_of_sets(unlabeled, splits, cost_model, config, steps))

@@ -20,6 +20,7 @@ from __future__ import annotations
 import numpy as np
 
 from safemil.algorithm.discounting import discounted_length
+from safemil.config.errors import UserError
 from safemil.config.settings import WeightsConfig
 
 HARD_MARGIN = 0.1  # standard deviations below the mean of held-out D_N
@@ -92,7 +93,7 @@ def _trajectory_weights(
         keep = max(1, round(config.quantile * len(means)))
         return (np.argsort(np.argsort(means, kind="stable"), kind="stable") < keep).astype(np.float64)
     if reference is None or len(reference) == 0:
-        raise ValueError("weights.kind=hard needs held-out non-preferred trajectories; set split.held_out above 0")
+        raise UserError("weights.kind=hard needs held-out non-preferred trajectories; set split.held_out above 0")
     return hard_weights(means, float(reference.mean() - HARD_MARGIN * reference.std()))
 
 
@@ -105,11 +106,11 @@ def normalize(weights: np.ndarray) -> np.ndarray:
     """Weights scaled to mean 1.
 
     Raises:
-        ValueError: no step has any weight.
+        UserError: no step has any weight.
     """
     mean = weights.mean()
     if not mean > 0:
-        raise ValueError(
+        raise UserError(
             "no unlabeled trajectory has any weight: the learned cost does not set any apart from D_N;"
             " use weights.kind=quantile, or look at the cost model's warnings"
         )

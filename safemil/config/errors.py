@@ -39,6 +39,11 @@ def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
     return wrapped
 
 
+def printable(text: object) -> str:
+    """Text from outside (a path, a name in a file) as it may stand in a message or a page: no controls, no quotes."""
+    return "".join(letter if letter.isprintable() and letter != "`" else "?" for letter in str(text))
+
+
 def unknown(kind: str, name: str, known: Collection[str]) -> UserError:
     """The error for a name that does not exist: the nearest ones, or all there are."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)

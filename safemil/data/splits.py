@@ -13,6 +13,7 @@ depends on its own seed and settings, never on the method.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -175,11 +176,16 @@ def split_of_sets(non_preferred: Trajectories, unlabeled: Trajectories, *, seed:
     """D_N and D_U as one set of trajectories, D_N first, a share of each held out.
 
     Raises:
-        UserError: fewer than two trajectories in a set, or sets that cannot be of one task.
+        UserError: a set of which nothing could be held out, or sets that cannot be of one task.
     """
+    fewest = next(n for n in itertools.count(2) if round(held_out * n) >= 1)
     for name, part in (("non-preferred", non_preferred), ("unlabeled", unlabeled)):
-        if len(part) < 2:
-            raise UserError(f"there is {len(part)} {name} trajectory; at least 2 are needed")
+        if len(part) < fewest:
+            found = "is 1 trajectory" if len(part) == 1 else f"are {len(part)} trajectories"
+            raise UserError(
+                f"there {found} in the {name} set; at least {fewest} are needed, as {held_out:.0%} are held out"
+                " to check the result on"
+            )
     for name in ("observation_dim", "action_dim"):
         if getattr(non_preferred, name) != getattr(unlabeled, name):
             raise UserError(

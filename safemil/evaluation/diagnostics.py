@@ -85,18 +85,26 @@ def correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def failure_signatures(row: dict[str, float]) -> list[str]:
-    """Names of the known failures that a trial's numbers resemble; a number that is absent raises no alarm."""
+    """Names of the known failures that a trial's numbers resemble; a number that is absent raises no alarm.
+
+    Where the row has a confidence interval of ``auroc_unlabeled`` (its ``_low`` and ``_high``), the end that speaks
+    against the alarm counts: a few held-out trajectories raise none.
+    """
 
     def value(name: str) -> float:
         number = row.get(name)
         return math.nan if number is None else float(number)
 
+    low, high = value("auroc_unlabeled_low"), value("auroc_unlabeled_high")  # absent: neither comparison below is false
     tests = {
         "cost collapse": abs(value("mil_loss_final") - math.log(2)) < 0.01 and 0.45 <= value("auroc_unlabeled") <= 0.55,
         "memorized D_N": value("auroc_unlabeled_train") - value("auroc_unlabeled_held_out") > 0.2
+        and not value("auroc_unlabeled_train") - high <= 0.2
         and value("held_out_nonpreferred") >= FEWEST_HELD_OUT,
-        "D_N of another kind": value("auroc_unlabeled_train") > 0.9 and value("auroc_unlabeled_held_out") > 0.9,
-        "over-saturation": value("saturated_share") > 0.95 and value("auroc_unlabeled") < 0.6,
+        "D_N of another kind": value("auroc_unlabeled_train") > 0.9
+        and value("auroc_unlabeled_held_out") > 0.9
+        and not low <= 0.9,
+        "over-saturation": value("saturated_share") > 0.95 and value("auroc_unlabeled") < 0.6 and not high >= 0.6,
         "weight collapse": value("weight_ess_share") < 0.05,
         "length shortcut": abs(value("length_correlation")) > 0.8,
         "safe but immobile": value("normalized_return") < 0.1

@@ -37,7 +37,7 @@ def save(
 
     Policy and scorer are networks of one replica with a ``shape``: the arguments that build the same network again.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save as as_bytes
 
     folder = Path(folder)
     modules = {"policy": policy} if scorer is None else {"policy": policy, "scorer": scorer}
@@ -49,7 +49,7 @@ def save(
     }
     path = folder / f"{stem}.safetensors"
     with atomic_write(path) as half, atomic_write(folder / f"{stem}.json") as half_described:
-        save_file(tensors, half)
+        half.write_bytes(as_bytes(tensors))  # its own writing of files gives them to their owner alone
         half_described.write_text(json.dumps({"scorer": None, **described, **metadata}, indent=2) + "\n")
     return path
 

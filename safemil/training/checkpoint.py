@@ -85,12 +85,13 @@ class StageState:
         checkpoint: TrainingCheckpoint | None,
         objectives: Sequence[Any],
         on_snapshot: Callable[[int], Any] | None,
+        more: Sequence[Tensor] = (),
     ) -> None:
         self.on_snapshot = on_snapshot
         self.values = [objective.values for objective in objectives]
         self.tensors = [
             tensor for objective in objectives for tensor in (objective.values, *objective.optimizer.state())
-        ]
+        ] + list(more)
         self.checkpoint = checkpoint
         if checkpoint is not None:
             self.state: dict[str, Any] = {"step": 0, "snapshots": []}
@@ -113,9 +114,9 @@ class StageState:
         if self.checkpoint is not None:
             self.state["snapshots"].append((step, copies(self.values)))
 
-    def keep(self, step: int, steps: int) -> None:
+    def keep(self, step: int, *, last: bool) -> None:
         """To be called after ``log``: writes if it is time; a finished stage is remembered for later writes."""
-        if self.checkpoint is None or not (step == steps or self.checkpoint.due()):
+        if self.checkpoint is None or not (last or self.checkpoint.due()):
             return
         self.state.update(step=step, tensors=copies(self.tensors))
         if self.checkpoint.due():

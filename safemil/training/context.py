@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from safemil.training.checkpoint import TrainingCheckpoint
+from safemil.training.stopping import Patience
 
 Log = Callable[[str, int, dict[str, np.ndarray]], None]  # stage, step, metric -> (R,)
 
@@ -39,5 +40,6 @@ class FitContext:
     precision: str = "highest"  # of training's products, see safemil/nn/precision.py
     checkpoint: TrainingCheckpoint | None = None  # where an interrupted training goes on from
     kept: KeptStages | None = None  # where stages are taken from that another training shares
+    patience: Patience | None = None  # for loops that have a held-out loss; None: fixed numbers of updates
     captured: bool = True  # on CUDA, replay updates as CUDA graphs
     compiled_from: int = COMPILED_FROM

@@ -12,6 +12,7 @@ from torch import nn
 
 from safemil.nn.networks import extract_replica, n_replicas
 from safemil.nn.policies import Policy
+from safemil.training.stopping import Ended
 from safemil.training.transitions import Transitions
 
 ROWS_AT_ONCE = 65_536  # of a scoring pass: bounds its memory
@@ -43,6 +44,7 @@ class SnapshotRecorder:
     def __init__(self, policy: Policy, steps: int, count: int) -> None:
         self.policy, self.steps = policy, snapshot_steps(steps, count)
         self.taken: list[list[tuple[int, Policy]]] = [[] for _ in range(n_replicas(policy))]
+        self.ended: Ended | None = None  # how training ended, where that was not by a fixed number of steps
 
     def __call__(self, step: int) -> None:
         for index, snapshots in enumerate(self.taken):
@@ -58,6 +60,7 @@ class SnapshotRecorder:
                 None if scorers is None else scorers[index],
                 snapshots,
                 None if weights is None else weights[index],
+                {} if self.ended is None else self.ended.of("policy", index),
             )
             for index, snapshots in enumerate(self.taken)
         ]

@@ -27,6 +27,7 @@ from safemil.training.checkpoint import StageState, copies, put
 from safemil.training.context import FitContext, KeptStages, Log
 from safemil.training.loop import train
 from safemil.training.objectives import Batch, Objective
+from safemil.training.stopping import Ended, HeldOutLoss
 
 logger = logging.getLogger(__name__)
 
@@ -52,17 +53,19 @@ def train_once(
     *,
     steps: int,
     defined_by: Any,
-) -> None:
+    held_out: HeldOutLoss | None = None,
+) -> Ended | None:
     """``train``, or what an earlier training of the same stage came to, where ``context`` says that stages are kept.
 
     Args:
         defined_by: plain values that define the stage beside what all stages of the context have in common. Nothing
             that is drawn in it may serve a later stage.
+        held_out: as in ``train``; kept are stages of a fixed number of steps alone.
     """
     arguments = stage, objectives, draw, prepare
-    if context.kept is None or (context.checkpoint is not None and context.checkpoint.found):
-        train(*arguments, context, steps=steps)  # an interrupted training goes on from its own state
-        return
+    interrupted = context.checkpoint is not None and context.checkpoint.found  # goes on from its own state
+    if context.kept is None or context.patience is not None or interrupted:
+        return train(*arguments, context, steps=steps, held_out=held_out)
     file = stage_file(context.kept, stage, [defined_by, steps])
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
@@ -73,12 +76,13 @@ def train_once(
             with atomic_write(file) as temporary:
                 networks = copies([objective.values for objective in objectives])
                 torch.save({"networks": networks, "reports": reports.taken}, temporary)
-            return
+            return None
     state = StageState(context.checkpoint, objectives, None)
     put(state.values, found["networks"])
     for step, metrics in found["reports"]:
         context.log(stage, step, {name: values.numpy() for name, values in metrics.items()})
-    state.keep(steps, steps)
+    state.keep(steps, last=True)
+    return None
 
 
 def stage_file(kept: KeptStages, stage: str, settings: Any) -> Path:

@@ -20,6 +20,7 @@ from safemil.training.context import FitContext
 from safemil.training.fit_result import SnapshotRecorder
 from safemil.training.memory import keep_freed_memory
 from safemil.training.objectives import Batch, Objective, schedule_factor
+from safemil.training.stopping import EarlyStopping, Ended, HeldOutLoss
 
 
 class TrainingError(RuntimeError):
@@ -48,7 +49,8 @@ def train(
     steps: int,
     recorder: SnapshotRecorder | None = None,
     reports: int = 100,
-) -> None:
+    held_out: HeldOutLoss | None = None,
+) -> Ended | None:
     """Run ``steps`` steps, or go on to them from where the context's checkpoint says an interrupted training stood.
 
     On a GPU updates are replayed (safemil/training/capture.py). So ``prepare`` and the losses must come to the same
@@ -63,14 +65,23 @@ def train(
         context: device, precision, log and checkpoint; its seeds are those of ``draw``.
         recorder: takes snapshots after the steps that it names.
         reports: how often metrics (means since the last report) are read back and passed to the log.
+        held_out: the loss that the context's patience watches. With both, ``steps`` are the most that are taken,
+            reports come with its looks, and there is one snapshot: of the parameters that were kept.
+
+    Returns:
+        How each replica ended, or None where the number of steps was fixed.
 
     Raises:
         TrainingError: a loss stopped being finite.
     """
     keep_freed_memory()
     every = max(1, steps // reports)
-    state = StageState(context.checkpoint, objectives, recorder)
-    first = state.restore()
+    stopping = None
+    if context.patience is not None and held_out is not None:
+        stopping = EarlyStopping(context.patience, [objective.values for objective in objectives], held_out)
+    snapshots = () if recorder is None or stopping is not None else recorder.steps
+    state = StageState(context.checkpoint, objectives, recorder, stopping.state() if stopping else ())
+    done = first = state.restore()
 
     def update(inputs: Batch, active: Sequence[int]) -> None:
         batch = prepare(inputs)
@@ -86,9 +97,13 @@ def train(
             objective.compile()
     updates = Updates(update, device, captured=on_gpu and context.captured)
     with precision.training_at(context.precision, device.type):
+        if stopping is not None and first == 0:
+            stopping.begin()
         for _ in range(0, first, BLOCK):
             block = draw(BLOCK)
         for step in range(first, steps):
+            if stopping is not None and stopping.over:
+                break
             if step % BLOCK == 0:
                 block = draw(BLOCK)
             if step % BLOCK == 0 or step == first:
@@ -98,16 +113,24 @@ def train(
             for number in active:
                 objectives[number].meter.count += 1
             done = step + 1
-            reported = done % every == 0 or done == steps
+            reported = done % every == 0 or done == steps if stopping is None else stopping.due(done, steps)
             if reported:
                 metrics = {name: values for objective in objectives for name, values in objective.meter.read().items()}
+                if stopping is not None:
+                    metrics[f"held_out_{objectives[0].name}_loss"] = stopping.look(done)
                 context.log(stage, done, check_finite(stage, done, metrics))
-            if recorder is not None and done in recorder.steps:
+            if recorder is not None and done in snapshots:
                 recorder(done)
                 state.snapshot(done)
             if reported:
-                state.keep(done, steps)
+                state.keep(done, last=done == steps or (stopping is not None and stopping.over))
     updates.captured.clear()  # they refer to it, and it to them: their memory would wait for Python to find the circle
+    if stopping is None:
+        return None
+    ended = stopping.finish(done)
+    if recorder is not None:
+        recorder(done)
+    return ended
 
 
 def learning_rates(objectives: Sequence[Objective], step: int, steps: int, device: torch.device) -> Tensor:
