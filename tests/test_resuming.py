@@ -1,5 +1,7 @@
 """A training that is interrupted and resumed equals one that was not, bit for bit, at whatever moment it was."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -76,11 +78,11 @@ def test_written_only_when_it_is_time_and_whole_or_not_at_all(tmp_path, monkeypa
     fit_with(keep(path, records, interval=3600.0), records, "bc-all")
     assert not path.exists()
 
-    def full_disk(state, file):
-        file.write_bytes(b"half")
+    def full_disk(file, content):
+        file.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="No space left"):
         fit_with(keep(path, Records()), Records(), "bc-all")
     assert not list(tmp_path.iterdir())

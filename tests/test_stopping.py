@@ -99,7 +99,7 @@ def test_each_replica_ends_by_its_own_losses():
 def packed():
     pairs = toy_splits((0, 1, 2))
     splits = [split for split, _ in pairs]
-    return splits, fit(splits, SMALL, FitContext((0, 1, 2), patience=Patience(every=20)))
+    return splits, fit(splits, SMALL, FitContext((0, 1, 2), patience=Patience(every=20, looks=8)))
 
 
 def test_a_pack_is_what_each_is_alone(packed):
@@ -109,7 +109,7 @@ def test_a_pack_is_what_each_is_alone(packed):
     }
     assert len(ends) > 2  # they end at different updates
     for seed, (split, expected) in enumerate(zip(splits, results, strict=True)):
-        (alone,) = fit([split], SMALL, FitContext((seed,), patience=Patience(every=20)))
+        (alone,) = fit([split], SMALL, FitContext((seed,), patience=Patience(every=20, looks=8)))
         assert alone.extra.keys() == expected.extra.keys()
         for name, value in expected.extra.items():
             assert alone.extra[name] == pytest.approx(value, rel=1e-3), name
@@ -120,7 +120,7 @@ def test_a_pack_is_what_each_is_alone(packed):
 def test_it_ends_early_and_what_is_kept_has_the_lowest_held_out_loss(packed):
     splits, _ = packed
     records = Records()
-    (result,) = fit(splits[:1], SMALL, FitContext((0,), log=records, patience=Patience(every=20)))
+    (result,) = fit(splits[:1], SMALL, FitContext((0,), log=records, patience=Patience(every=20, looks=8)))
     for stage, column in (("cost_model", "held_out_mil_loss"), ("policy", "held_out_policy_loss")):
         losses = {step: metrics[column][0] for name, step, metrics in records if name == stage}
         assert max(losses) == result.extra[f"{stage}_updates"] < 3_000
@@ -153,7 +153,7 @@ def test_resumed_equals_undisturbed(share, tmp_path):
     splits = [split for split, _ in toy_splits((0, 1))]
 
     def fitted(records, checkpoint=None):
-        context = FitContext((0, 1), log=records, patience=Patience(every=20), checkpoint=checkpoint)
+        context = FitContext((0, 1), log=records, patience=Patience(every=20, looks=8), checkpoint=checkpoint)
         return fit(splits, SMALL, context)
 
     undisturbed = Records()
@@ -200,7 +200,7 @@ def test_a_fixed_number_is_a_fixed_number():
 def test_joint_training_has_a_fixed_number():
     splits = [split for split, _ in toy_splits((0,))]
     config = override(SMALL, {"mode": "joint", "policy.steps": 60})
-    (result,) = fit(splits, config, FitContext((0,), patience=Patience(every=20)))
+    (result,) = fit(splits, config, FitContext((0,), patience=Patience(every=20, looks=8)))
     assert result.extra == {}
 
 

@@ -30,6 +30,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # as where a disk is full
+            error.filename = str(path)
+        raise
     finally:
         with contextlib.suppress(OSError):  # the error that led here says more
             temporary.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ terminals or timeouts is 1. Three things are mended rather than refused, each wi
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -92,14 +93,17 @@ def save(
     import h5py
 
     path, arrays = Path(path), _arrays(trajectories, outcomes, next_observations)
+    image = io.BytesIO()  # in memory: on a full disk HDF5 fails once more as it closes, in the worst case past Python
+    with h5py.File(image, "w") as file:
+        for key in KEYS:
+            if key in arrays:
+                file.create_dataset(key, data=arrays[key])
+        file.attrs.update(attributes)
     try:
-        with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
-            for key in KEYS:
-                if key in arrays:
-                    file.create_dataset(key, data=arrays[key])
-            file.attrs.update(attributes)
-    except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
-        raise DatasetError(f"{path}: cannot be written ({error})") from error
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(image.getbuffer())
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _arrays(

@@ -83,7 +83,7 @@ def border_of(scores: np.ndarray) -> float | None:
     ordered = np.sort(scores)
     n, total = len(ordered), ordered.var() * len(ordered)
     smallest = max(1, int(np.ceil(SMALLEST_GROUP * n)))
-    if n < 2 * smallest or n < 4 or total <= 0:
+    if n < max(4, 2 * smallest) or np.ptp(ordered) <= 1e-6 * max(1.0, abs(ordered[0])):  # equal but for rounding
         return None
     low = np.arange(smallest, n - smallest + 1)  # trajectories below the cut
     sums = np.cumsum(ordered)[low - 1]

@@ -12,6 +12,7 @@ changes besides its objectives' parameters would be lost; OSRL's methods have lo
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -64,8 +65,9 @@ class TrainingCheckpoint:
     def write(self) -> None:
         """Whole or not at all."""
         state = {"identity": self.identity, "seconds": self.seconds}
+        content = as_bytes({**state, "stages": self.stages, "records": list(self.records)})
         with atomic_write(self.path) as temporary:
-            torch.save({**state, "stages": self.stages, "records": list(self.records)}, temporary)
+            temporary.write_bytes(content)
         self.wrote = time.monotonic()
 
     def due(self) -> bool:
@@ -121,6 +123,13 @@ class StageState:
         self.state.update(step=step, tensors=copies(self.tensors))
         if self.checkpoint.due():
             self.checkpoint.write()
+
+
+def as_bytes(state: dict[str, Any]) -> memoryview:
+    """What ``torch.save`` would write; its own writing of a file does not say that a disk is full."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getbuffer()
 
 
 def copies(tensors: Sequence[Tensor]) -> list[Tensor]:

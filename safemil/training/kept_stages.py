@@ -23,7 +23,7 @@ from torch import Tensor
 
 from safemil.config.atomic import atomic_write
 from safemil.config.overrides import fingerprint
-from safemil.training.checkpoint import StageState, copies, put
+from safemil.training.checkpoint import StageState, as_bytes, copies, put
 from safemil.training.context import FitContext, KeptStages, Log
 from safemil.training.loop import train
 from safemil.training.objectives import Batch, Objective
@@ -73,9 +73,9 @@ def train_once(
         if found is None:
             reports = Reports(context.log)
             train(*arguments, dataclasses.replace(context, log=reports), steps=steps)
+            networks = copies([objective.values for objective in objectives])
             with atomic_write(file) as temporary:
-                networks = copies([objective.values for objective in objectives])
-                torch.save({"networks": networks, "reports": reports.taken}, temporary)
+                temporary.write_bytes(as_bytes({"networks": networks, "reports": reports.taken}))
             return None
     state = StageState(context.checkpoint, objectives, None)
     put(state.values, found["networks"])

@@ -29,7 +29,7 @@ class Patience:
     """How long a held-out loss may fail to fall."""
 
     every: int = 50  # updates from one look to the next
-    looks: int = 8  # without a fall
+    looks: int = 20  # without a fall
     growth: float = 0.5  # times the updates until the last fall
     least: float = 0.005  # of all that was gained so far: less is no fall
 
