@@ -1,4 +1,4 @@
-"""Training from a user's own two files: what comes out, what is checked first, what neither kills nor terminals spoil."""
+"""Training from a user's own two files: what comes out, what is checked first, what kills and terminals may not spoil."""
 
 import csv
 import importlib.util
