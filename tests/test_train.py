@@ -1,4 +1,4 @@
-"""Training from a user's own two files: what comes out, what is checked first, what kills and terminals may not spoil."""
+"""Training from a user's own two files: what comes out, what is checked first, what no kill and no terminal spoils."""
 
 import csv
 import importlib.util
