@@ -11,6 +11,8 @@ from rich.console import Console
 
 from tests.conftest import run_python, write_ball_dataset
 from tune import progress
+from tune.job import Job
+from tune.prepare import deal_out
 from tune.run import main
 
 pytestmark = pytest.mark.xdist_group("run")  # one worker, so that the dataset and the run are made once
@@ -98,6 +100,26 @@ def test_the_board_tells_what_became_of_each_pack(terminal, monkeypatch):
     assert "a [8]: cost 0.75, return 1.00 (0 s)" in shown and "failed b [8]: no luck" in shown
     assert "d [8]: cost , return  (elsewhere)" in shown and "[3/4]" in shown
     assert ("policy 3/10" in shown) != terminal  # bars there, a line now and then here
+
+
+@pytest.mark.parametrize(("cores", "sizes"), [(1, [5, 2]), (3, [5, 2]), (4, [3, 2, 1, 1]), (64, [1] * 7)])
+def test_packs_are_parted_where_cores_would_be_idle(cores, sizes):
+    packs = {"a": tuple({"seed": seed} for seed in range(5)), "b": tuple({"seed": seed} for seed in range(2))}
+    jobs = {name: Job(pack, "trials", "dataset") for name, pack in packs.items()}
+    dealt = deal_out(jobs, cores)
+    assert [len(job.pack) for job in dealt.values()] == sizes
+    seeds = {
+        name: sorted(own["seed"] for part in dealt if part.split()[0] == name for own in dealt[part].pack)
+        for name in packs
+    }
+    assert seeds == {"a": [0, 1, 2, 3, 4], "b": [0, 1]}
+    console = Console(file=io.StringIO(), width=100)
+    with progress.Board({name: {"task": name} for name in packs}, console) as board:
+        board.divide(list(dealt))
+        for part in dealt:
+            board.finished(part, [{"status": "ok"}])
+    assert f"[{len(sizes)}/{len(sizes)}] b" in console.file.getvalue()
+    assert ("a, part 2/2" in console.file.getvalue()) == (cores == 4)
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,12 @@ class Board:
     def __exit__(self, *_: object) -> None:
         self.bars.stop()
 
+    def divide(self, packs: Sequence[str]) -> None:
+        """The packs that are run, of which some are parts of those announced: ``PACK 1/2``."""
+        whole = self.names
+        self.names = {pack: ", part ".join([whole[pack.split()[0]], *pack.split()[1:]]) for pack in packs}
+        self.bars.update(self.all, total=len(packs))
+
     def running(self, pack: str, stage: str = "", step: int = 0, total: int = 1, metrics: dict | None = None) -> None:
         """A pack has started, or says how far it is."""
         if pack not in self.busy:

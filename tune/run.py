@@ -179,25 +179,23 @@ def run_here(jobs: dict[str, Job], board: Board, options: argparse.Namespace) ->
     from tune.prepare import share_out, with_share
     from tune.schedulers import run_serially, run_to_the_end
 
-    share = share_out(
-        1,
-        options.cpus_per_trial,
-        options.gpus_per_trial,
-        total_cpus=os.cpu_count() or 1,
-        total_gpus=torch.cuda.device_count(),
-    )
+    asked = options.cpus_per_trial, options.gpus_per_trial
+    share = share_out(1, *asked, total_cpus=os.cpu_count() or 1, total_gpus=torch.cuda.device_count())
     jobs = {pack: with_share(job, share, apart=False) for pack, job in jobs.items()}
     run_to_the_end(lambda some: run_serially(some, board), jobs, board)
 
 
 def run_on_ray(jobs: dict[str, Job], board: Board, options: argparse.Namespace) -> None:
     """On a Ray cluster: the one at ``--address``, or one made of this machine."""
-    from tune.prepare import share_out, with_share
+    from tune.prepare import deal_out, share_out, with_share
     from tune.ray_cluster import connected
     from tune.ray_runner import run_with_ray
     from tune.schedulers import run_to_the_end
 
     with connected(options.address) as cluster:
+        if options.cpus_per_trial is None and not cluster.gpus:
+            jobs = deal_out(jobs, cluster.cpus)
+            board.divide(list(jobs))
         share = share_out(
             len(jobs),
             options.cpus_per_trial,
