@@ -117,8 +117,9 @@ def joint_rate(
     steps: int,
     bag_size: int = 128,
     length: int = 5,
+    warm_up: bool = True,
 ) -> float:
-    """Joint updates per second, of all replicas at once; compilation and a first run are not counted.
+    """Joint updates per second, of all replicas at once; compilation and a first run are not counted after a warm-up.
 
     Args:
         data: trajectories of equal length.
@@ -130,7 +131,7 @@ def joint_rate(
     policy = initialize(key_policy, (data.observation_dim, hidden, hidden, data.action_dim), n_replicas)
     moments = [(jax.tree.map(jnp.zeros_like, part), jax.tree.map(jnp.zeros_like, part)) for part in (cost, policy)]
     state = key, cost, moments[0], policy, moments[1]
-    for _ in range(2):
+    for _ in range(1 + warm_up):
         started = time.perf_counter()
         state = joint_updates(state, arrays, steps, n_replicas, bag_size, length, int(data.lengths[0]), sets)
         jax.block_until_ready(state)
@@ -144,6 +145,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--precision", default="highest", choices=["highest", "medium"], help="medium: bfloat16")
+    parser.add_argument("--whole", action="store_true", help="--steps updates whatever R, compiling included")
     options = parser.parse_args()
     jax.config.update("jax_platforms", options.device)
     jax.config.update("jax_default_matmul_precision", {"highest": "float32", "medium": "bfloat16"}[options.precision])
@@ -152,8 +154,9 @@ def main() -> None:
     data = Trajectories(observations.astype(np.float32), actions.astype(np.float32), lengths)
     rates = {}
     for n_replicas in options.replicas:
-        steps = max(20, options.steps // n_replicas)
-        rates[n_replicas] = joint_rate(data, ((0, 40), (50, 160)), 256, n_replicas=n_replicas, steps=steps)
+        steps = options.steps if options.whole else max(20, options.steps // n_replicas)
+        sizes = {"n_replicas": n_replicas, "steps": steps, "warm_up": not options.whole}
+        rates[n_replicas] = joint_rate(data, ((0, 40), (50, 160)), 256, **sizes)
     print(json.dumps(rates))
 
 

@@ -69,7 +69,7 @@ def train_here(what: str, steps: int, replicas: int, precision: str) -> None:
     import torch
     from bench import BATCH, dataset, split_of
 
-    from baselines.bc import BCConfig, fit_all
+    from baselines import bc
     from safemil.algorithm import safemil
     from safemil.config.settings import CostModelConfig, PolicyConfig, SafeMILConfig
     from safemil.training.context import FitContext
@@ -79,7 +79,7 @@ def train_here(what: str, steps: int, replicas: int, precision: str) -> None:
     context = FitContext(tuple(range(replicas)), precision=precision)
     policy = PolicyConfig(steps=steps)
     if what == "cloning":
-        fit_all(splits, BCConfig(policy=replace(policy, batch_size=BATCH)), context)
+        bc.fit(splits, bc.BCConfig(policy=replace(policy, batch_size=BATCH)), context)
     else:
         safemil.fit(splits, SafeMILConfig(mode="joint", cost_model=CostModelConfig(pairs=1), policy=policy), context)
 
@@ -96,9 +96,16 @@ def main() -> int:
         train_here(options.train, options.steps, options.replicas, options.precision)
         return 0
     cores, steps = len(os.sched_getaffinity(0)), str(options.steps)
-    python = [sys.executable]
-    osrl = [*python, str(FOLDER / "osrl_yardstick.py"), "--steps", steps, "--threads", "1"]
-    jax = [*python, str(FOLDER / "jax_yardstick.py"), "--whole", "--steps", steps, "--precision", options.precision]
+    osrl = [sys.executable, str(FOLDER / "osrl_yardstick.py"), "--steps", steps, "--threads", "1"]
+    jax = [
+        sys.executable,
+        str(FOLDER / "jax_yardstick.py"),
+        "--whole",
+        "--steps",
+        steps,
+        "--precision",
+        options.precision,
+    ]
     work: dict[str, tuple[list[Command], int]] = {
         "cloning": (ours("cloning", options.steps, cores, options.precision), cores),
         "cloning, OSRL": ([osrl] * SEEDS, cores),
