@@ -28,7 +28,7 @@ IMPORTS = {
     "safemil.algorithm.safemil": "import safemil.algorithm.safemil",
     "dry run of a grid": "import sys; sys.argv = ['run.py', '--grid', 'paper', '--dry-run', '--name', 'none'];"
     "from tune.run import main; sys.stdout = open('/dev/null', 'w'); main(sys.argv[1:])",
-    "simulators": "from safemil.simulation.simulators import import_simulators; import_simulators()",
+    "simulators": "from safemil.simulation.dsrl_simulator import import_simulators; import_simulators()",
     "first optimizer of torch": "import torch; torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])",
     "ray.tune": "import ray.tune",
 }

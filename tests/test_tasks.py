@@ -24,7 +24,7 @@ def infos():
 
 @pytest.mark.study
 def test_every_row_has_dsrls_numbers(infos):
-    for task in (task for task in TASKS.values() if not task.variant):
+    for task in (task for task in TASKS.values() if task.file_name):
         assert infos.DATASET_URLS[task.name].rsplit("/", 1)[1] == task.file_name
         assert task.file_name.startswith(f"{task.file_stem}-") and task.file_name.endswith(
             f"-{task.n_trajectories}.hdf5"
@@ -37,7 +37,7 @@ def test_every_row_has_dsrls_numbers(infos):
 
 @pytest.mark.study
 def test_every_task_of_dsrl_but_metadrive_is_there(infos):
-    assert {task.base for task in TASKS.values()} == {
+    assert {task.name for task in TASKS.values() if task.file_name} == {
         name for name, url in infos.DATASET_URLS.items() if "MetaDrive" not in url
     }
     assert set(PAPER_TASKS) <= set(TASKS)

@@ -79,7 +79,7 @@ def dataset_file(task: Task, download: bool) -> Path:
     recipe = next(iter(RECIPES.get(task.name, {}).values()), None)
     if recipe is not None and recipe.minutes > MINUTES_TO_COLLECT:
         recipe = None
-    if recipe is not None and not download and find(task) is None:
+    if recipe is not None and not (download and task.file_name) and find(task) is None:
         print(f"{task.name}: no dataset yet; collecting one (about {recipe.minutes:g} min)", file=sys.stderr)
         return collect(task)
     try:

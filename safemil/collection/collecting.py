@@ -26,7 +26,10 @@ from safemil.simulation.worker_pool import usable_cores
 
 logger = logging.getLogger(__name__)
 
-SIMULATOR_PACKAGES = ("bullet-safety-gym", "dsrl", "gymnasium", "mujoco", "numpy", "pybullet", "safety-gymnasium")
+SIMULATOR_PACKAGES = (
+    *("bullet-safety-gym", "dsrl", "gymnasium", "mujoco", "numpy", "panda-gym", "pettingzoo", "pybullet"),
+    "safety-gymnasium",
+)
 LEARNING_PACKAGES = ("fast-safe-rl", "tianshou", "torch")
 
 

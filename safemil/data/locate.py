@@ -79,8 +79,8 @@ def fetch(task: Task, *, sources: Sequence[str] | None = None, progress: bool | 
         return path
     if not task.file_name:
         raise UserError(
-            f"no dataset for {task.name} in {dataset_folder()}, and there is none to download, as it is a variant of"
-            f" {task.base}: collect one, python -m safemil.collect --task {task.name}"
+            f"no dataset for {task.name} in {dataset_folder()}, and there is none to download, as nobody has published"
+            f" one: collect it, python -m safemil.collect --task {task.name}"
         )
     path = dataset_folder() / task.file_name
     with lock(path.parent, task.file_name):

@@ -9,6 +9,9 @@ A task may have variants, "BallCircle@lapse": the same simulator, other data, wh
 of their own everywhere. In those of ``lapse`` a cautious behavior turns reckless in spells, so that risk is a part of
 each trajectory and shares its states with safe behavior. The number in "PointCircle2@lapse10" is the share of unsafe
 steps, in percent, in an unsafe trajectory.
+
+The suite's own tasks go beyond DSRL: manipulation, several agents, pixels. Their data are always collected too, and
+their reference numbers are those of the dataset that ``python -m safemil.collect`` gives.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from dataclasses import dataclass, replace
 
 from safemil.config.errors import UserError
 
-FAMILIES = ("bullet", "velocity", "navigation")
+FAMILIES = ("bullet", "velocity", "navigation", "manipulation", "team", "turns")
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,12 @@ class Task:
     """One task: its simulator, the size of its spaces, its dataset file and the reference numbers for normalization."""
 
     name: str  # "BallCircle", the name used everywhere in the suite
-    environment_id: str  # gymnasium id, registered by dsrl
-    family: str  # "bullet", "velocity" or "navigation"
+    environment_id: str  # gymnasium id, registered by dsrl; of the suite's own tasks a name of the same form
+    family: str  # which simulator, see safemil/simulation/simulators.py
     horizon: int  # steps after which an episode is cut
     observation_dim: int
     action_dim: int
-    file_name: str  # DSRL's dataset file; of a variant none
+    file_name: str  # DSRL's dataset file; empty where data are always collected
     return_min: float  # DSRL's reference returns: the lowest and the highest in its dataset
     return_max: float
     cost_max: float  # the highest episode cost in DSRL's dataset
@@ -130,6 +133,38 @@ _TABLE = (
     _row("CarPush2", NAVIGATION, 1000, 88, 2, 0.00029391133526335267, 15.141648491514314, 250.0, 250, 4407),
 )
 
+
+def _own(
+    name: str,
+    family: str,
+    sizes: tuple[int, int, int],
+    segment_length: int,
+    return_max: float,
+    cost_max: float,
+    n_trajectories: int,
+) -> Task:
+    """One of the suite's own tasks; ``sizes`` are horizon, observation_dim and action_dim."""
+    return Task(
+        name,
+        f"Offline{name}-v0",
+        family,
+        *sizes,
+        file_name="",
+        return_min=0.0,
+        return_max=return_max,
+        cost_max=cost_max,
+        n_trajectories=n_trajectories,
+        segment_length=segment_length,
+    )
+
+
+# name, family, (horizon, observation_dim, action_dim), H, return_max, cost_max, trajectories; return_min is 0
+_OWN = (
+    _own("PandaPush", "manipulation", (300, 22, 3), 10, 35.0, 130.0, 520),
+    _own("SimpleSpread", "team", (200, 54, 6), 5, 520.0, 200.0, 700),
+    _own("SimpleSpread@shared", "turns", (600, 18, 2), 15, 520.0, 200.0, 700),
+)
+
 # The share of unsafe steps (percent) in an unsafe trajectory of "TASK@lapse", then those of "TASK@lapse5" and so on.
 # A ball is beyond its line for at most 56 % of an episode, a car for 46 %, the swimmer too fast for 53 %.
 LAPSES: dict[str, tuple[int, ...]] = {
@@ -159,7 +194,7 @@ def _variants(task: Task) -> list[Task]:
 
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (*_TABLE, *(variant for row in _TABLE for variant in _variants(row)))
+    task.name: task for task in (*_TABLE, *_OWN, *(variant for row in _TABLE for variant in _variants(row)))
 }
 
 # The six tasks of the SafeMIL paper (arXiv 2511.08136).

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from safemil.data.tasks import find_task
-from safemil.simulation import simulators
+from safemil.simulation.dsrl_simulator import DSRLSimulator
 
 HEIGHTS, ANGLES, FASTEST = (0.8, 2.0), (-1.0, 1.0), 10.0  # it has fallen outside of these; a velocity's bound
 START_NOISE, CONTROL_COST = 5e-3, 1e-3
@@ -24,7 +24,7 @@ class BareWalker:
         import mujoco
 
         task = find_task("Walker2dVelocity")
-        with simulators.make(task) as simulator:
+        with DSRLSimulator(task) as simulator:
             simulator.reset(0)
             world = simulator._running().unwrapped
             self._model, self._threshold, self._frames, self._dt = (

@@ -1,4 +1,4 @@
-"""Two remedies for bullet-safety-gym 1.4.0, applied by ``simulators.py``: for slow construction, and for trigonometry
+"""Two remedies for bullet-safety-gym 1.4.0, applied by ``dsrl_simulator``: for slow construction, and for trigonometry
 whose last digits depend on the processor. Out: a context in which its worlds are built.
 """
 

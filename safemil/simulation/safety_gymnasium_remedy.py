@@ -1,4 +1,4 @@
-"""Two remedies for safety-gymnasium 0.4.0, applied by ``simulators.py``: one for Python 3.11, one for slow resets.
+"""Two remedies for safety-gymnasium 0.4.0, applied by ``dsrl_simulator.py``: one for Python 3.11, one for slow resets.
 
 Nothing of the physics changes: observations, rewards and costs are the same with and without them (tested).
 """

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from safemil.collection.recipes import bullet, learned_recipe, navigation, pretrained, velocity
+from safemil.collection.recipes import bullet, learned_recipe, manipulation, navigation, pretrained, team, velocity
 from safemil.collection.recipes.learned_recipe import LearnedRecipe
 from safemil.collection.recipes.recipe import Recipe
 from safemil.config.errors import UserError
 from safemil.data.tasks import TASKS, Task
 
-FAMILIES = (bullet.RECIPES, velocity.RECIPES, navigation.RECIPES, pretrained.RECIPES, learned_recipe.RECIPES)
+FAMILIES = tuple(
+    module.RECIPES for module in (bullet, velocity, navigation, manipulation, team, pretrained, learned_recipe)
+)
 
 # task name -> recipe name -> recipe; a task's first recipe is the one to take
 RECIPES: dict[str, dict[str, Recipe | LearnedRecipe]] = {
