@@ -48,6 +48,9 @@ def test_segment_lengths_and_cost_limit():
         "bullet": 5,
         "velocity": 5,
         "navigation": 10,
+        "manipulation": 10,
+        "team": 5,
+        "turns": 15,  # five steps of three agents
     }
     assert {task.cost_limit for task in TASKS.values() if not task.variant} == {25.0}
 

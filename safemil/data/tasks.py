@@ -139,7 +139,7 @@ def _own(
     family: str,
     sizes: tuple[int, int, int],
     segment_length: int,
-    return_max: float,
+    returns: tuple[float, float],
     cost_max: float,
     n_trajectories: int,
 ) -> Task:
@@ -150,19 +150,19 @@ def _own(
         family,
         *sizes,
         file_name="",
-        return_min=0.0,
-        return_max=return_max,
+        return_min=returns[0],
+        return_max=returns[1],
         cost_max=cost_max,
         n_trajectories=n_trajectories,
         segment_length=segment_length,
     )
 
 
-# name, family, (horizon, observation_dim, action_dim), H, return_max, cost_max, trajectories; return_min is 0
+# name, family, (horizon, observation_dim, action_dim), H, (return_min, return_max), cost_max, trajectories
 _OWN = (
-    _own("PandaPush", "manipulation", (300, 22, 3), 10, 35.0, 130.0, 520),
-    _own("SimpleSpread", "team", (200, 54, 6), 5, 520.0, 200.0, 700),
-    _own("SimpleSpread@shared", "turns", (600, 18, 2), 15, 520.0, 200.0, 700),
+    _own("PandaPush", "manipulation", (300, 22, 3), 10, (0.0, 35.0), 130.0, 520),
+    _own("SimpleSpread", "team", (200, 54, 6), 5, (88.1, 499.6), 200.0, 700),
+    _own("SimpleSpread@shared", "turns", (600, 18, 2), 15, (88.1, 499.6), 200.0, 700),
 )
 
 # The share of unsafe steps (percent) in an unsafe trajectory of "TASK@lapse", then those of "TASK@lapse5" and so on.
