@@ -23,7 +23,7 @@ CORE = .venv-core-$(shell '$(PYTHON)' -c 'import sys; print("%d.%d" % sys.versio
 PYTEST_OPTIONS = -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-core reference lint clean
+.PHONY: help install demo test test-core reference docs lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,10 +54,13 @@ lint: install ## check style, formatting and types
 reference: install ## finished runs -> results/reference (make reference RUNS="results/paper ..."); without RUNS its reports again
 	$(BIN)/python analysis/curate.py $(RUNS)
 
+docs: install ## the documentation site in site/, built without a network, warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q --strict
+
 install: $(STAMP) ## build .venv alone: everything pinned, about 2.5 GB
 
 clean: ## remove the environments, builds and caches; results and datasets stay
-	rm -rf $(VENV) .venv-core-* build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-core-* build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment that works is kept, whatever made it; one of another Python, or half made, is made anew.

@@ -4,7 +4,7 @@
     python analysis/curate.py                                  # make reference: the reports of what is there again
 
 A reference holds trials.csv, run.json, what the figures need of the trials (thinned, gzipped), film strips, the report
-with its tables and png figures, and README.md with the command and the hours it took. Its report is made from these
+with its tables and svg figures, and README.md with the command and the hours it took. Its report is made from these
 files alone, so `python analysis/report.py results/reference/RUN` makes the same one.
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 try:
     import pandas as pd
 
+    from analysis import index
     from analysis.figures import SCORE_COLUMNS, STEP_COLUMNS
     from analysis.load import CURVE_COLUMNS, Run, load_run, load_trial_tables
     from analysis.report import build_report
@@ -131,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         note = "" if size <= MOST_BYTES else f": more than {MOST_BYTES / 1e6:g} MB, too large to commit"
         print(f"reference: {folder} ({size / 1e6:.2f} MB{note})")
+    print(f"index: {index.write_index(options.to)}")
     return 0
 
 

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import labels, styles
-from analysis.summary import run_matrix, t_interval
+from analysis import styles
+from analysis.summary import run_matrix
 from safemil.evaluation import aggregates
 
 BAND_REPETITIONS = 1000  # of a band that is only looked at; numbers in tables have summary.REPETITIONS
@@ -24,13 +23,13 @@ TASKS_ABREAST = 6
 
 
 @matplotlib.rc_context(styles.STYLE)
-def forest(trials: pd.DataFrame, axes: Sequence[str], style_of: dict) -> Figure:
+def forest(trials: pd.DataFrame, axes: Sequence[str], style_of: dict, narrow: bool = False) -> Figure:
     """Cost, and below it return, of each method by task: mean over seeds, 95 % t interval, and every seed."""
     tasks = sorted(trials["task"].unique())
     used = [style for style, _ in styles.each_style(trials, axes, style_of)]
-    abreast = min(len(tasks), TASKS_ABREAST)
+    abreast = 1 if narrow else min(len(tasks), TASKS_ABREAST)
     blocks = -(-len(tasks) // abreast)
-    size = (1.95 if abreast > 2 else 3.6, 0.75 + 0.185 * len(used))
+    size = (1.95 if narrow or abreast > 2 else 3.6, 0.75 + 0.185 * len(used))
     figure, panels = styles.panel_grid(2 * abreast * blocks, max(2, abreast), size, sharey=True)
     for place, panel in enumerate(panels):
         block, which = divmod(place // abreast, 2)
@@ -46,19 +45,8 @@ def forest(trials: pd.DataFrame, axes: Sequence[str], style_of: dict) -> Figure:
 
 def _forest_panel(panel: Axes, parts: list[tuple], used: list[styles.Style], metric: str) -> None:
     """``parts``: (style, trials) of each method and setting that the task has; ``used``: every row of the figure."""
-    order = [style.label for style in used]
-    colors = {style.label: style.color for style in used}
-    for hollow in (False, True):
-        shown = [part.assign(label=style.label) for style, part in parts if style.hollow == hollow]
-        if not shown:
-            continue
-        rows = {"data": pd.concat(shown), "x": metric, "y": "label", "hue": "label", "order": order, "ax": panel}
-        rows |= {"hue_order": order, "palette": colors, "legend": False}
-        seaborn.stripplot(**rows, jitter=False, size=3.2, alpha=0.45)
-        face = {"markerfacecolor": "white"} if hollow else {}
-        marks = {"markers": [style.marker for style in used], "markersize": 5.5, "markeredgewidth": 1.2, **face}
-        bar = {"linewidth": 2.6, "alpha": 0.55, "solid_capstyle": "butt"}
-        seaborn.pointplot(**rows, errorbar=t_interval, linestyle="none", err_kws=bar, **marks)
+    for style, part in parts:
+        styles.seeds_and_mean(panel, style, part[metric], used.index(style), "x")
     values = pd.concat([part[metric] for _, part in parts])
     if metric == "normalized_cost":
         styles.cost_axis(panel, "x", values.max())
@@ -66,18 +54,20 @@ def _forest_panel(panel: Axes, parts: list[tuple], used: list[styles.Style], met
         panel.axvspan(1, panel.get_xlim()[1], color=styles.UNSAFE, linewidth=0, zorder=0)
     else:
         _at_least_wide(panel, "x", values, 0.3)
-    panel.set_ylim(len(order) - 0.5, -0.5)
+    panel.set_yticks(range(len(used)), [style.label for style in used])
+    panel.set_ylim(len(used) - 0.5, -0.5)
+    panel.grid(False, axis="y")
 
 
 @matplotlib.rc_context(styles.STYLE)
-def return_cost_plane(trials: pd.DataFrame, axes: Sequence[str], style_of: dict) -> Figure:
+def return_cost_plane(trials: pd.DataFrame, axes: Sequence[str], style_of: dict, narrow: bool = False) -> Figure:
     """Normalized return over normalized cost, a panel per task: small points are seeds, large ones their mean."""
     tasks = sorted(trials["task"].unique())
-    size = (6.0, 3.9) if len(tasks) == 1 else (3.3, 3.0)
+    size = (3.9, 3.2) if narrow else (6.0, 3.9) if len(tasks) == 1 else (3.3, 3.0)
     handles, legend_title = styles.legend_of(style_of.values())
     for handle in handles:
         handle.set_linestyle("none")
-    figure, panels = styles.panel_grid(len(tasks), 3, size, handles, legend_title=legend_title)
+    figure, panels = styles.panel_grid(len(tasks), 1 if narrow else 3, size, handles, legend_title=legend_title)
     for panel, task in zip(panels, tasks, strict=True):
         here = trials[trials["task"] == task]
         for place, (style, mine) in enumerate(styles.each_style(here, axes, style_of)):
@@ -91,20 +81,6 @@ def return_cost_plane(trials: pd.DataFrame, axes: Sequence[str], style_of: dict)
         panel.axvspan(1, panel.get_xlim()[1], color=styles.UNSAFE, linewidth=0, zorder=0)
         panel.axvline(1, color=styles.INK, linewidth=1.1, linestyle=(0, (4, 2)))
         panel.set(title=task, xlabel="normalized cost (1 = limit)", ylabel="normalized return")
-    return figure
-
-
-@matplotlib.rc_context(styles.STYLE)
-def interquartile_means(summary: pd.DataFrame, axes: Sequence[str], style_of: dict, title: str) -> Figure:
-    """IQM of cost and return with 95 % intervals, a line per method and setting; ``summary`` has a row for each."""
-    rows = [(style, part.iloc[0]) for style, part in styles.each_style(summary, axes, style_of)]
-    figure, panels = styles.panel_grid(2, 2, (3.9, 0.75 + 0.27 * len(rows)), title=title, sharey=True)
-    for panel, (metric, name) in zip(panels, METRICS.items(), strict=True):
-        ends = [[row[f"{metric}_{end}"] for end in ("low", "iqm", "high")] for _, row in rows]
-        _intervals(panel, ends, [(style.label, style.color, style.marker_style(7)) for style, _ in rows])
-        panel.set_xlabel(f"{name}, interquartile mean")
-    panels[0].axvline(1, color=styles.INK, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
-    styles.cost_axis(panels[0], "x", np.nanmax([1.0, *(row["normalized_cost_high"] for _, row in rows)]))
     return figure
 
 
@@ -143,33 +119,6 @@ def performance_profiles(trials: pd.DataFrame, axes: Sequence[str], style_of: di
     panels[0].axvline(1, color=styles.INK, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
     styles.cost_axis(panels[0], "x", trials["normalized_cost"].max())
     return figure
-
-
-@matplotlib.rc_context(styles.STYLE)
-def improvement(compared: pd.DataFrame) -> Figure:
-    """Probability that a run of SafeMIL costs less, and returns more, than a run of each other method."""
-    figure, panels = styles.panel_grid(2, 2, (3.9, 0.75 + 0.27 * len(compared)), sharey=True)
-    faces = ["white" if role == "oracle" else styles.INK for role in compared["role"]]
-    marks = [{"marker": "o", "color": styles.INK, "markerfacecolor": face, "markersize": 6} for face in faces]
-    rows = [
-        (labels.method_label(name), styles.GREY, mark) for name, mark in zip(compared["method"], marks, strict=True)
-    ]
-    titles = {"safer": "P(SafeMIL costs less)", "better_return": "P(SafeMIL returns more)"}
-    for panel, (column, title) in zip(panels, titles.items(), strict=True):
-        _intervals(panel, compared[[f"{column}_low", column, f"{column}_high"]].to_numpy(), rows)
-        panel.axvline(0.5, color=styles.GREY, linewidth=1.0)
-        panel.set(xlim=(-0.03, 1.03), xlabel=title)
-    return figure
-
-
-def _intervals(panel: Axes, ends: Sequence, rows: Sequence[tuple[str, object, dict]]) -> None:
-    """A bar from low to high and a mark at the middle for each (name, color, marker); ``ends``: the three."""
-    for height, ((low, middle, high), (_, color, marker)) in enumerate(zip(ends, rows, strict=True)):
-        panel.plot([low, high], [height, height], color=color, linewidth=3.2, alpha=0.4)
-        panel.plot([middle], [height], linestyle="none", **marker)
-    panel.set_ylim(len(rows) - 0.5, -0.5)
-    panel.set_yticks(range(len(rows)), [name for name, *_ in rows])
-    panel.grid(False, axis="y")
 
 
 def _at_least_wide(panel: Axes, which: str, values: pd.Series, width: float) -> None:

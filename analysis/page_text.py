@@ -9,7 +9,9 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
+import jinja2
 import pandas as pd
 
 from analysis import labels, tables
@@ -20,10 +22,22 @@ from analysis.wide_tables import PAPER_RATIO
 FEW_SEEDS, FEW_EPISODES = 3, 20
 
 
+def page(template: str, **content: object) -> str:
+    """A page from one of the templates beside this file; whatever the templates do not know is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=lambda name: str(name).endswith(".html.j2"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(template).render(**content)
+
+
 def headline(
     trials: pd.DataFrame, summary: pd.DataFrame, axes: Sequence[str], compared: pd.DataFrame, ratios: pd.DataFrame
-) -> str:
-    """Is SafeMIL safe, and safer than others, at what return: a few sentences, verdict first, reservations last.
+) -> tuple[str, str]:
+    """Is SafeMIL safe, and safer than others: the verdict in one sentence; and what else is to be said, maybe nothing.
 
     ``compared`` and ``ratios`` are those of ``analysis.summary``, empty for a sweep.
     """
@@ -31,13 +45,14 @@ def headline(
     if ours.empty:
         safe = summary[summary["best_safe_return"]]
         names = ", ".join(f"{labels.method_label(row.method)} on {row.task}" for row in safe.itertuples())
-        return f"This run has no SafeMIL trials. Safe with the highest return: {names or 'no method on any task'}."
+        return f"No SafeMIL trials here. Safe with the highest return: {names or 'no method on any task'}.", ""
     sweep = len(ours) > ours["task"].nunique()
     verdict = _over_settings(ours, axes) if sweep else _over_tasks(ours, summary[summary["method"] == "bc-all"])
-    return " ".join([verdict, *_against_baselines(compared), *_safest_baseline(ratios), *_reservations(trials, ours)])
+    more = [verdict[1], *_safest_baseline(ratios), *_reservations(trials, ours)]
+    return f"{verdict[0]}{_against_baselines(compared)}.", " ".join(filter(None, more))
 
 
-def _over_tasks(ours: pd.DataFrame, everything: pd.DataFrame) -> str:
+def _over_tasks(ours: pd.DataFrame, everything: pd.DataFrame) -> tuple[str, str]:
     """One setting of SafeMIL, on one task or several, beside BC-All where the run has it on the same tasks."""
     everything = everything[everything["task"].isin(ours["task"])]
     beside = len(everything) == len(ours)
@@ -51,18 +66,20 @@ def _over_tasks(ours: pd.DataFrame, everything: pd.DataFrame) -> str:
         other = f"; cloning everything (BC-All) costs {costs[1]} at {returns[1]}" if beside else ""
         return (
             f"On {row['task']}, SafeMIL is {'under' if row['safe'] else 'over'} the cost limit: normalized cost"
-            f" {costs[0]} (the limit is 1{seeds}) at a normalized return of {returns[0]}{other}."
+            f" {costs[0]} (the limit is 1{seeds}) at a normalized return of {returns[0]}{other}",
+            "",
         )
     every = int((ours["safe_seeds"] == ours["trials"]).sum())
     other = f"; that of cloning everything (BC-All) on {everything['safe'].sum()}" if beside else ""
     mean = f"{returns[0]}{f' against {returns[1]}' if beside else ''}"
     return (
         f"SafeMIL's mean cost is under the limit on {ours['safe'].sum()} of {len(ours)} tasks (every seed's on {every})"
-        f"{other}. Mean normalized return: {mean}."
+        f"{other}",
+        f"Mean normalized return: {mean}.",
     )
 
 
-def _over_settings(ours: pd.DataFrame, axes: Sequence[str]) -> str:
+def _over_settings(ours: pd.DataFrame, axes: Sequence[str]) -> tuple[str, str]:
     """Several settings of SafeMIL: the range, never a chosen best one, as choosing by cost would use hidden labels."""
     ranked = ours.sort_values("normalized_cost_mean", kind="stable").to_dict("records")
     several = ours["task"].nunique() > 1
@@ -75,11 +92,12 @@ def _over_settings(ours: pd.DataFrame, axes: Sequence[str]) -> str:
     return (
         f"{'' if several else 'On ' + ranked[0]['task'] + ', '}SafeMIL's normalized cost runs from {where(ranked[0])}"
         f" to {where(ranked[-1])}: its mean is under the limit in {ours['safe'].sum()} of {len(ours)} settings, every"
-        f" seed's in {every}."
+        f" seed's in {every}",
+        "",
     )
 
 
-def _against_baselines(compared: pd.DataFrame) -> list[str]:
+def _against_baselines(compared: pd.DataFrame) -> str:
     """Which label-limited baselines SafeMIL is safer than: the interval of the cost difference is below zero."""
     rows = compared[compared["role"] == "label-limited"] if len(compared) else compared
     verdicts: dict[str, list[str]] = {"safer than": [], "not told apart from": [], "less safe than": []}
@@ -90,7 +108,7 @@ def _against_baselines(compared: pd.DataFrame) -> list[str]:
             verdicts[verdict].append(labels.method_label(row["method"]))
     said = "; ".join(f"{verdict} {', '.join(names)}" for verdict, names in verdicts.items() if names)
     several = " over tasks like these" if said and rows["tasks"].max() > 1 else ""
-    return [f"By 95 % intervals of cost differences paired by seed{several}, it is {said}."] if said else []
+    return f"; by 95 % intervals of cost differences paired by seed{several}, it is {said}" if said else ""
 
 
 def _safest_baseline(ratios: pd.DataFrame) -> list[str]:
@@ -155,9 +173,7 @@ def provenance(run: Run) -> list[tuple[str, str]]:
     """(what, value) pairs: commands, code, data and packages of this run."""
     trials = run.trials
     rows = [(key, str(run.record[key])) for key in ("grid", "command", "created") if run.record.get(key)]
-    inside = not os.path.relpath(run.folder).startswith("..")
-    folder = os.path.relpath(run.folder) if inside else run.folder.name
-    rows.append(("this report", f"python analysis/report.py {folder}"))
+    rows.append(("this report", report_command(run)))
     rows.append(("git commit", ", ".join(sorted(filter(None, trials["git_commit"].unique()))) or "not recorded"))
     for task, hashes in trials.groupby("task")["dataset_sha256"]:
         rows.append((f"data of {task}, sha256", ", ".join(sorted(filter(None, hashes.unique()))) or "not recorded"))
@@ -166,6 +182,12 @@ def provenance(run: Run) -> list[tuple[str, str]]:
     hours = [trials[column].sum() / 3600 for column in ("train_seconds", "eval_seconds")]
     rows.append(("time, all trials", f"{hours[0]:.2g} hours of training, {hours[1]:.2g} hours of evaluation"))
     return rows
+
+
+def report_command(run: Run) -> str:
+    """The command that makes the report again."""
+    inside = not os.path.relpath(run.folder).startswith("..")
+    return f"python analysis/report.py {os.path.relpath(run.folder) if inside else run.folder.name}"
 
 
 def _flat_versions(text: str) -> str:

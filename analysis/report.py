@@ -3,16 +3,17 @@
     python analysis/report.py results/demo
     python analysis/report.py results/demo results/bagsize
 
-Writes report/tables/*.{csv,md,tex}, report/figures/*.{png,pdf} and report/report.html (images and styles inside, no
-network needed), and refreshes trials.csv where the trial folders are there. The same results give the same files, but
-for the date on the page. From trials.csv alone everything is made again but what is drawn from files of the trials:
-learning curves and calibration. Film strips (analysis/film_strips.py) are shown where RUN/film_strips holds any.
+Writes report/tables/*.{csv,md,tex}, report/figures/*.{svg,pdf} and report/report.html (figures, styles and scripts
+inside, no network needed), and refreshes trials.csv where the trial folders are there. The same results give the same
+files, but for the date on the page. From trials.csv alone everything is made again but what is drawn from files of the
+trials: learning curves and calibration. Film strips (analysis/film_strips.py) are shown where RUN/film_strips is.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,10 +24,9 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 try:
-    import jinja2
     import pandas as pd
 
-    from analysis import page_text, styles, summary, table_text, tables, wide_tables
+    from analysis import page_text, plane, styles, summary, table_text, tables, wide_tables
     from analysis.figures import Drawing, draw_all
     from analysis.load import Run, load_run, write_trials_csv
     from analysis.table_text import Table
@@ -46,7 +46,7 @@ class Numbers(NamedTuple):
 
 
 def build_report(run_folder: Path | str, small: bool = False) -> Path:
-    """Write RUN/report/ and return the path of report.html; ``small``: png figures of lower resolution, no pdf.
+    """Write RUN/report/ and return the path of report.html; ``small``: no files of figures but the first svg.
 
     Raises:
         UserError: the run is missing, holds no finished trial, or cannot be written to.
@@ -108,50 +108,56 @@ def _tables(run: Run, numbers: Numbers) -> Iterator[tuple[Table | None, pd.DataF
     yield wide_tables.diagnostics_table(run), None
 
 
-def _write_figures(folder: Path, run: Run, numbers: Numbers, small: bool) -> list[tuple[Drawing, str]]:
-    """png and pdf files; returns each drawing with its png as base64 text for the page."""
-    _emptied(folder, ("png", "pdf"))
-    drawings = draw_all(run, numbers.by_task, numbers.over_tasks, numbers.compared)
-    return [(drawing, _base64(styles.save(drawing.figure, folder / drawing.name, small))) for drawing in drawings]
+def _write_figures(folder: Path, run: Run, numbers: Numbers, small: bool) -> list[tuple[Drawing, str, str]]:
+    """svg and pdf files; returns each drawing with its svg and that of its narrow form, or "", as the page has them."""
+    _emptied(folder, ("svg", "pdf", "png"))
+    shown: list[tuple[Drawing, str, str]] = []
+    for drawing in draw_all(run, numbers.by_task, numbers.over_tasks):
+        wide = styles.to_svg(drawing.figure) if small else styles.save(drawing.figure, folder / drawing.name)
+        if small and not shown:
+            (folder / f"{drawing.name}.svg").write_text(wide, encoding="utf-8")
+        narrow = _embedded(styles.to_svg(drawing.narrow).encode(), "svg+xml") if drawing.narrow else ""
+        shown.append((drawing, _embedded(wide.encode(), "svg+xml"), narrow))
+    return shown
 
 
 def _film_strips(folder: Path) -> list[tuple[str, str]]:
     """(what it shows, image) of each film strip that analysis/film_strips.py has drawn of this run."""
     strips = sorted((folder / "film_strips").glob("*.png"))
-    return [(strip.with_suffix(".txt").read_text(encoding="utf-8").strip(), _base64(strip)) for strip in strips]
+    return [
+        (strip.with_suffix(".txt").read_text(encoding="utf-8").strip(), _embedded(strip.read_bytes(), "png"))
+        for strip in strips
+    ]
 
 
-def _render(run: Run, numbers: Numbers, shown: list[Table], images: list[tuple[Drawing, str]], small: bool) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    (first, *others), diagnostics = images, [table for table in shown if table.name in ("signatures", "diagnostics")]
-    return environment.get_template("report.html.j2").render(
+def _render(run: Run, numbers: Numbers, shown: list[Table], images: list[tuple[Drawing, str, str]], small: bool) -> str:
+    sections = {name: list(part) for name, part in groupby(images, key=lambda image: image[0].section)}
+    specification = plane.specification(run, styles.styles(numbers.by_task, run.axes))
+    return page_text.page(
+        "report.html.j2",
         name=run.folder.resolve().name,
         headline=page_text.headline(run.trials, numbers.by_task, run.axes, numbers.compared, numbers.ratios),
         run=run,
-        first=first,
+        sections=sections,
+        plane=json.dumps(specification).replace("<", "\\u003c"),
+        code=plane.code(),
+        dark={color: dark for color, (_, dark) in styles.DARK.items()},
         cautions=page_text.cautions(run, numbers.by_task),
-        tables=[table for table in shown if table not in diagnostics],
-        diagnostics=diagnostics,
-        sections=[(name, list(part)) for name, part in groupby(others, key=lambda pair: pair[0].section)],
+        tables=shown,
         small=small,
         film_strips=_film_strips(run.folder),
         blocks=lambda table: [(group, list(rows)) for group, rows in groupby(table.rows, key=lambda row: row.group)],
         cells=page_text.trial_blocks(run),
         decimal=tables.decimal,
         provenance=page_text.provenance(run),
+        command=page_text.report_command(run),
         link=lambda trial_id: f"../trials/{quote(trial_id)}/" if run.has_folders else "",
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
 
-def _base64(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode()
+def _embedded(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _emptied(folder: Path, endings: tuple[str, ...]) -> Path:

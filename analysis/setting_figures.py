@@ -1,4 +1,4 @@
-"""Figures of one task: metrics over the values of a setting, and learning curves. Tables in, a ``Figure`` out.
+"""Metrics over the values of a setting, and learning curves, a panel for each task. Tables in, a ``Figure`` out.
 
 Nothing is computed here but means over seeds and their 95 % t intervals.
 """
@@ -11,7 +11,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -39,22 +38,22 @@ MOST_BANDS = 4  # with more curves than this SafeMIL alone has a band: others wo
 
 
 @matplotlib.rc_context(styles.STYLE)
-def learning_curves(curves: pd.DataFrame, task: str, axes: Sequence[str], style_of: dict) -> Figure | None:
-    """Evaluations and training losses over steps: mean over seeds, band = 95 % t interval of that mean.
+def learning_curves(curves: pd.DataFrame, axes: Sequence[str], style_of: dict) -> Figure | None:
+    """Evaluations and training losses over steps, a panel for each metric and task: means and 95 % t intervals.
 
-    None where the task has no curve with two points. A mean is taken only at steps that all seeds have. Policy losses
+    None where no task has a curve with two points. A mean is taken only at steps that all seeds have. Policy losses
     are squared errors or negative log-likelihoods: each method's is scaled to its own range, to be seen to settle.
     """
-    here = curves[curves["task"] == task]
-    drawn = [metric for metric in CURVE_PANELS if _has_curve(here, metric)]
-    if not drawn:
+    drawn = {task: _metrics_of(curves, task) for task in sorted(curves["task"].unique())}
+    keys = [(metric, task) for metric in CURVE_PANELS for task, of in drawn.items() if metric in of]
+    if not keys:
         return None
-    used = [style for style, _ in styles.each_style(here, axes, style_of)]
-    handles, legend_title = styles.legend_of(used)
-    figure, panels = styles.panel_grid(len(drawn), 2, (4.1, 2.75), handles, task, legend_title)
-    for panel, metric in zip(panels, drawn, strict=True):
-        highest = 0.0
-        for style, mine in styles.each_style(here[here[metric].notna()], axes, style_of):
+    used = [style for style, _ in styles.each_style(curves, axes, style_of)]
+    bands = len(used) <= MOST_BANDS
+    figure, panels = _panels(keys, *styles.legend_of(used))
+    for (metric, task), panel in panels.items():
+        here, highest = curves[(curves["task"] == task) & curves[metric].notna()], 0.0
+        for style, mine in styles.each_style(here, axes, style_of):
             wide = mine.pivot_table(index="step", columns="seed", values=metric, aggfunc="mean").dropna()
             if wide.empty:
                 continue
@@ -64,94 +63,106 @@ def learning_curves(curves: pd.DataFrame, task: str, axes: Sequence[str], style_
             mean, highest = wide.mean(axis=1), max(highest, wide.mean(axis=1).max())
             marks = {"markevery": max(1, len(wide) // 7), **style.marker_style(4.5)}
             panel.plot(wide.index, mean, color=style.color, linestyle=style.line, **marks)
-            if wide.shape[1] > 1 and (len(used) <= MOST_BANDS or style.method == "safemil" and not axes) and not loss:
+            if wide.shape[1] > 1 and (bands or style.method == "safemil" and not axes) and not loss:
                 band = np.array([t_interval(values) for values in wide.to_numpy()]).T
                 panel.fill_between(wide.index, *band, color=style.color, alpha=0.12, linewidth=0)
         styles.reference_line(panel, metric)
         if metric == "normalized_cost":
             styles.cost_axis(panel, "y", highest)
-        panel.set(title=CURVE_PANELS[metric][0], xlabel=CURVE_PANELS[metric][1])
+        title, counted = CURVE_PANELS[metric]
+        panel.set(title=f"{task}: {title}", xlabel=counted)
         panel.set_xlim(left=0)
-        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     return figure
 
 
 @matplotlib.rc_context(styles.STYLE)
-def axis_curves(trials: pd.DataFrame, task: str, axis: str, others: Sequence[str]) -> Figure:
+def axis_curves(trials: pd.DataFrame, axis: str, others: Sequence[str], narrow: bool = False) -> Figure:
     """Metrics over the values of one setting, evenly spaced: small points are seeds, large ones means with intervals.
 
-    Level lines are methods without the setting; the MIL loss has log 2 and ``sweeps.loss_bounds`` beside it.
+    A panel for each metric and task. Level lines are methods without the setting; the MIL loss has log 2 and
+    ``sweeps.loss_bounds`` beside it.
     """
-    here = trials[trials["task"] == task]
-    values = sorted((value for value in here[axis].unique() if value != ""), key=value_order)
+    values = sorted((value for value in trials[axis].unique() if value != ""), key=value_order)
     place = {value: i for i, value in enumerate(values)}
     # Words (hard, linear, ...) have no order: their points are not joined.
     ordered = all(isinstance(value, (int, float)) or value == "full" for value in values)
-    parts = list(styles.each_style(here, others, styles.styles(here, others)))
-    varying = [(style, mine[mine[axis] != ""]) for style, mine in parts if mine[axis].nunique() > 1]
-    level = [(style, mine) for style, mine in parts if mine[axis].nunique() <= 1]
-    drawn = [metric for metric in AXIS_PANELS if here[metric].notna().any()]
-    bounds = _bound_curves(varying, axis, place) if "mil_loss_final" in drawn else []
-    figure, panels = styles.panel_grid(len(drawn), 2, (4.1, 2.8), *_axis_legend(varying, level, bounds, ordered, task))
-    for panel, metric in zip(panels, drawn, strict=True):
+    style_of = styles.styles(trials, others)
+    varies = {style: mine[axis].nunique() > 1 for style, mine in styles.each_style(trials, others, style_of)}
+    wanted = [metric for metric in AXIS_PANELS if trials[metric].notna().any()]
+    bounds = {
+        task: _bound_curves(
+            [part for part in styles.each_style(here, others, style_of) if varies[part[0]]], axis, place
+        )
+        for task, here in trials.groupby("task", sort=True)
+        if "mil_loss_final" in wanted
+    }
+    legend = _axis_legend(varies, [bound for found in bounds.values() for bound in found], ordered)
+    wide = [(metric, task) for metric in wanted for task in sorted(trials["task"].unique())]
+    figure, panels = _panels(wide, *legend, narrow)
+    for (metric, task), panel in panels.items():
+        here = trials[trials["task"] == task]
+        parts = list(styles.each_style(here, others, style_of))
+        varying = [(style, mine[mine[axis] != ""]) for style, mine in parts if varies[style]]
         _over_values(panel, varying, axis, metric, place, ordered)
-        for style, mine in level:
-            if mine[metric].notna().any():
+        for style, mine in parts:
+            if not varies[style] and mine[metric].notna().any():
                 panel.axhline(mine[metric].mean(), color=style.color, linestyle=style.line, linewidth=1.3, zorder=1)
         styles.reference_line(panel, metric)
         if metric == "normalized_cost":
             styles.cost_axis(panel, "y", here[metric].max())
         if metric == "mil_loss_final":
-            for _, line, color, points in bounds:
+            for _, line, color, points in bounds[task]:
                 panel.plot(*points, color=color, linestyle=line, linewidth=1.2)
             panel.set_ylim(top=max(panel.get_ylim()[1], 0.78))  # room for the name of the line at log 2
         if metric == "auroc":
             low, high = panel.get_ylim()
             panel.set_ylim(max(low, -0.05), min(high, 1.05))  # an interval may reach beyond what there is
             _mark_reliable(panel, here, axis, others, place)
-        panel.set(title=AXIS_PANELS[metric], xlabel=labels.mathtext(labels.axis_title(axis)), ylabel="")
+        panel.set(title=f"{task}: {AXIS_PANELS[metric]}", xlabel=labels.mathtext(labels.axis_title(axis)), ylabel="")
         names = [labels.value_text(value) for value in values]
-        slanted: dict[str, Any] = {"rotation": 30, "ha": "right"} if sum(map(len, names)) + 2 * len(names) > 50 else {}
+        slanted: dict[str, Any] = {"rotation": 30, "ha": "right"} if sum(map(len, names)) + 2 * len(names) > 40 else {}
         panel.set_xticks(range(len(values)), names, **slanted)
         panel.set_xlim(-0.5, len(values) - 0.5)
     return figure
 
 
-def _axis_legend(varying: list, level: list, bounds: list[tuple], ordered: bool, title: str) -> tuple[list, str, str]:
-    """(handles, title, title of the legend), as ``panel_grid`` takes them."""
-    handles, legend_title = styles.legend_of([style for style, _ in (*varying, *level)])
-    for handle, _ in zip(handles, varying if ordered else [], strict=False):
-        handle.set_linestyle("-")
-    for handle in handles[len(varying) :]:
-        handle.set_marker("")
+def _panels(
+    keys: list[tuple], handles: list, legend_title: str, narrow: bool = False
+) -> tuple[Figure, dict[tuple, Axes]]:
+    """A panel for each (metric, task): tasks abreast, or with a single one its metrics by two; one column if narrow."""
+    tasks = len({task for _, task in keys})
+    columns, size = (1, (4.0, 2.7)) if narrow else (2, (4.1, 2.75)) if tasks == 1 else (min(tasks, 4), (2.7, 2.3))
+    figure, panels = styles.panel_grid(len(keys), columns, size, handles, legend_title=legend_title)
+    return figure, dict(zip(keys, panels, strict=True))
+
+
+def _axis_legend(varies: dict[styles.Style, bool], bounds: list[tuple], ordered: bool) -> tuple[list, str]:
+    """(handles, title of the legend), as ``panel_grid`` takes them."""
+    shown = sorted(varies, key=lambda style: not varies[style])
+    handles, legend_title = styles.legend_of(shown)
+    for handle, style in zip(handles, shown, strict=False):
+        if not varies[style]:
+            handle.set_marker("")
+        elif ordered:
+            handle.set_linestyle("-")
     handles += [
         Line2D([], [], color=styles.INK, linestyle=line, linewidth=1.2, label=labels.mathtext(name))
         for name, line, *_ in bounds
     ]
-    return list({handle.get_label(): handle for handle in handles}.values()), title, legend_title
+    return list({handle.get_label(): handle for handle in handles}.values()), legend_title
 
 
 def _over_values(panel: Axes, varying: list, axis: str, metric: str, place: dict, ordered: bool) -> None:
-    """Seeds, means and intervals of every method side by side at each value."""
-    shown = [(style, mine.assign(label=style.label, place=mine[axis].map(place))) for style, mine in varying]
-    shown = [(style, mine) for style, mine in shown if mine[metric].notna().any()]
-    if not shown:
-        return
-    used = [style for style, _ in shown]
-    rows = {
-        "data": pd.concat([mine for _, mine in shown])[["place", "label", metric]].dropna(),
-        "x": "place",
-        "y": metric,
-    }
-    rows |= {"hue": "label", "hue_order": [style.label for style in used], "order": range(len(place)), "legend": False}
-    rows |= {"palette": {style.label: style.color for style in used}, "ax": panel}
-    seaborn.stripplot(**rows, dodge=len(used) > 1, jitter=False, size=3.6, alpha=0.5)
-    # Beside the seeds, which seaborn spreads over 0.8 of the step between two values.
-    dodge = 0.8 * (len(used) - 1) / len(used) if len(used) > 1 else False
-    marks = {"markers": [style.marker for style in used], "markersize": 6.5, "markeredgewidth": 0.8}
-    lines = {"linestyle": "-" if ordered else "none", "linewidth": 1.1}
-    bar = {"linewidth": 2.4, "alpha": 0.5, "solid_capstyle": "butt"}
-    seaborn.pointplot(**rows, dodge=dodge, errorbar=t_interval, err_kws=bar, **marks, **lines)
+    """Seeds, means and intervals of every method side by side at each value, means joined where values are ordered."""
+    for number, (style, mine) in enumerate(varying):
+        aside = 0.8 * ((number + 0.5) / len(varying) - 0.5)
+        groups = {place[value]: part[metric].dropna() for value, part in mine.groupby(axis, sort=False)}
+        means = sorted((at + aside, values.mean()) for at, values in groups.items() if len(values))
+        for at, values in groups.items():
+            styles.seeds_and_mean(panel, style, values, at + aside, "y")
+        if ordered and means:
+            panel.plot(*zip(*means, strict=True), color=style.color, linewidth=1.1)
 
 
 def _bound_curves(parts: Iterable[tuple[styles.Style, pd.DataFrame]], axis: str, place: dict) -> list[tuple]:
@@ -179,9 +190,8 @@ def _mark_reliable(panel: Axes, here: pd.DataFrame, axis: str, others: Sequence[
         panel.text(place[value], 0.2, note, fontsize=7.5, color=styles.GREY, **where)
 
 
-def _has_curve(curves: pd.DataFrame, metric: str) -> bool:
-    """Whether any trial has this metric at two steps or more."""
-    if metric not in curves:
-        return False
-    steps = curves[curves[metric].notna()].groupby("trial_id")["step"].nunique()
-    return bool((steps > 1).any())
+def _metrics_of(curves: pd.DataFrame, task: str) -> list[str]:
+    """The metrics of which a trial of the task has two points or more."""
+    here = curves[curves["task"] == task]
+    counted = {m: here[here[m].notna()].groupby("trial_id")["step"].nunique() for m in CURVE_PANELS if m in here}
+    return [metric for metric, steps in counted.items() if (steps > 1).any()]

@@ -1,4 +1,4 @@
-"""How figures look: a color, marker and line for each method and setting, panels with one legend, axes, png and pdf.
+"""How figures look: a color, marker and line for each method and setting, panels with one legend, axes, svg and pdf.
 
 Color and marker are the registry's: SafeMIL has the one strong color, its nearest rivals a hue each, all others are
 grey; oracles are hollow. Markers and lines tell methods apart where colors do not.
@@ -6,37 +6,46 @@ grey; oracles are hollow. Markers and lines tell methods apart where colors do n
 
 from __future__ import annotations
 
+import io
 import math
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib.colors
-import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-from PIL import Image
 
 from analysis import labels
+from analysis.summary import t_interval
 from baselines.registry import METHODS
 
-STYLE = {
-    **{"font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "legend.fontsize": 8.5, "pdf.fonttype": 42},
-    **{"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6"},
-    **{"grid.linewidth": 0.7, "axes.edgecolor": "#555555", "axes.axisbelow": True, "legend.frameon": False},
-    **{"lines.solid_capstyle": "butt", "lines.linewidth": 1.6, "mathtext.default": "regular"},
-}
 # Of trajectories, in every figure; told apart in grey too, as one is much darker.
 PREFERRED, NONPREFERRED, BETWEEN = "#2a9d8f", "#b3261e", "#9a9a9a"
-INK, GREY, UNSAFE = "#333333", "#7a7a7a", "#f7f0ee"  # lines that help to read; the region over the limit
+# Lines that help to read, and the region over the limit.
+INK, GREY, FAINT, PAPER, UNSAFE = "#333333", "#7a7a7a", "#e6e6e6", "#ffffff", "#f7f0ee"
+STYLE = {
+    **{"font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "legend.fontsize": 8.5, "axes.axisbelow": True},
+    **{"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": FAINT},
+    **{"grid.linewidth": 0.7, "axes.edgecolor": GREY, "legend.frameon": False, "mathtext.default": "regular"},
+    **{"lines.solid_capstyle": "butt", "lines.linewidth": 1.6, "figure.facecolor": "none", "axes.facecolor": "none"},
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color"), INK),
+    **{"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "safemil", "savefig.dpi": 150},
+}
+# color -> its name in an svg, what it is in the dark
+DARK = {
+    **{INK: ("ink", "#e4e5e8"), GREY: ("grey", "#9a9ea6"), FAINT: ("faint", "#303339"), PAPER: ("paper", "#17181b")},
+    **{UNSAFE: ("over", "#2b211e"), METHODS["safemil"].color: ("ours", "#5aa5ff"), NONPREFERRED: ("bad", "#f0776c")},
+}
 MARKERS = "os^DvPX<>hp8*"
 DASHES = ("-", (0, (6, 1.5)), (0, (4, 1, 1, 1)), (0, (2, 1)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 # metric -> level, name and color of a line that helps to read it
@@ -46,7 +55,6 @@ REFERENCE_LINES = {
     "mil_loss": (math.log(2), "log 2: nothing learned", GREY),
     "mil_loss_final": (math.log(2), "log 2: nothing learned", GREY),
 }
-PNG_DPI, SMALL_DPI = 160, 120
 LEGEND_ENTRIES = 14  # with more styles than this the legend names methods only, and bands are left out
 COST_TICKS = (0, 0.5, 1, 2, 3, 5, 10, 20, 50, 100, 200, 500)
 
@@ -75,7 +83,7 @@ class Style:
     def marker_style(self, size: float) -> dict:
         """Keywords of a marker ``size`` points wide; a star is drawn larger, as its arms are thin."""
         size *= 1.4 if self.marker == "*" else 1.0
-        face = "white" if self.hollow else self.color
+        face = PAPER if self.hollow else self.color
         return {"marker": self.marker, "markersize": size, "markerfacecolor": face, "markeredgecolor": self.color}
 
 
@@ -153,6 +161,21 @@ def legend_of(shown: Collection[Style]) -> tuple[list[Line2D], str]:
     ], title
 
 
+def seeds_and_mean(panel: Axes, style: Style, values: pd.Series, place: float, along: str) -> None:
+    """Every value small, their mean large with its 95 % t interval, at ``place`` on the axis across ``along``."""
+
+    def line(points: Sequence[float], **look: Any) -> None:
+        across = [place] * len(points)
+        panel.plot(*(points, across) if along == "x" else (across, points), **look)
+
+    if len(values):
+        line(
+            values.tolist(), linestyle="none", color=style.color, marker="o", markersize=3, markeredgewidth=0, alpha=0.5
+        )
+        line(t_interval(values), color=style.color, linewidth=2.6, alpha=0.5)
+        line([values.mean()], linestyle="none", zorder=3, **style.marker_style(6))
+
+
 def reference_line(panel: Axes, metric: str) -> None:
     """Draw and name the level that a metric is read against, where it has one."""
     if metric in REFERENCE_LINES:
@@ -179,25 +202,41 @@ def cost_axis(panel: Axes, which: str, highest: float) -> None:
     set_limits(-0.04 * min(top, 3), top)
 
 
-def save(figure: Figure, stem: Path, small: bool = False) -> Path:
-    """Write <stem>.png and <stem>.pdf, without dates: a table gives the same files. Returns the png.
+def save(figure: Figure, stem: Path) -> str:
+    """Write <stem>.svg and <stem>.pdf, without dates: a table gives the same files. Returns the svg's text."""
+    made = to_svg(figure)
+    stem.with_name(f"{stem.name}.svg").write_text(made, encoding="utf-8")
+    dateless = dict.fromkeys(("CreationDate", "Creator", "Producer"))
+    with matplotlib.rc_context(STYLE):
+        FigureCanvasPdf(figure).print_pdf(stem.with_name(f"{stem.name}.pdf"), metadata=dateless)
+    return made
 
-    ``small``: the png alone, at a lower resolution.
-    """
-    # Found once here, and drawn once a file: savefig would lay out and draw everything twice.
-    figure.set_dpi(SMALL_DPI if small else PNG_DPI)
+
+def to_svg(figure: Figure) -> str:
+    """The figure as svg: no background, in light and dark as the reader has it, short numbers, common fonts."""
+    # Found once here, and drawn once a file: printing would lay out and draw everything twice.
     if (engine := figure.get_layout_engine()) is not None:
         engine.execute(figure)
     figure.set_layout_engine("none")
-    canvas, path = FigureCanvasAgg(figure), stem.with_name(f"{stem.name}.png")
-    canvas.draw()
-    # A palette is a third of the size. An octree's keeps every method's color; the median cut's default merges some.
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    image.quantize(128 if small else 256, Image.Quantize.FASTOCTREE).save(path, optimize=True)
-    if not small:
-        dateless = {"CreationDate": None, "Creator": None, "Producer": None}
-        FigureCanvasPdf(figure).print_pdf(stem.with_name(f"{stem.name}.pdf"), metadata=dateless)
-    return path
+    with matplotlib.rc_context(STYLE):
+        file = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(file, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = file.getvalue()
+    for color, (name, _) in DARK.items():
+        svg = svg.replace(color, f"var(--{name})")
+    light, dark = (
+        "".join(f"--{name}:{at_night if night else color};" for color, (name, at_night) in DARK.items())
+        for night in (False, True)
+    )
+    style = f"<style>:root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
+    # Empty lines, names of groups, line breaks: a third of what matplotlib writes.
+    svg = re.sub(r'<path clip-path="[^"]*" style="[^"]*"/>|<!--.*?-->|(?<=<g) id="[^"]*"', "", svg, flags=re.S)
+    svg = re.sub(r"\s+", " ", svg).replace("> <", "><")
+    while (shorter := re.sub(r"<(g|defs)[^>]*></\1>", "", svg)) != svg:
+        svg = shorter
+    svg = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.{1 if float(found[0]) > 10 else 2}f}", svg)
+    svg = re.sub(r"'DejaVu Sans', [^;\"]+", "DejaVu Sans, Verdana, sans-serif", svg)
+    return re.sub(r"(<svg[^>]*>)", rf"\1{style}", svg, count=1)
 
 
 def _shades(color: str, count: int) -> list:

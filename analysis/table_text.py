@@ -16,7 +16,7 @@ from rich.text import Text
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
 LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", **{character: f"\\{character}" for character in "&%$#_{}"}}
 LATEX |= {"±": r"$\pm$", "×": r"$\times$", "✓": r"$\checkmark$", "✗": r"$\times$", "↑": r"$\uparrow$", "–": "--"}
-LATEX |= {"↓": r"$\downarrow$", "†": r"$\dagger$", "−": "$-$", "∞": r"$\infty$", "≤": r"$\le$"}
+LATEX |= {"↓": r"$\downarrow$", "†": r"$\dagger$", "−": "$-$", "★": r"$\star$", "∞": r"$\infty$", "≤": r"$\le$"}
 
 
 @dataclass(frozen=True)
@@ -101,15 +101,18 @@ def to_console(table: Table) -> ConsoleTable:
     console = ConsoleTable(title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
     console.title = "\n".join([table.title, *table.missing[:1]])
     console.caption, console.show_edge, console.padding = "\n".join(table.notes), False, (0, 1, 0, 0)
-    for name in table.header:
+    shown = [place for place, name in enumerate(table.header) if name != "Best"]  # the star goes with the safe return
+    for name in (table.header[place] for place in shown):
         heading = Text(textwrap.fill(name, 9))
         console.add_column(heading, justify="right" if name[-1] in "↑↓" else "left", no_wrap=name != "Notes")
     for group, rows in groupby(table.rows, key=lambda row: row.group):
         if table.group_header:
             console.add_row(Text(group, style="bold"))
         for row in rows:
-            texts = [cell.text.replace(" ± ", "±") for cell in row.cells]
-            styles = [_console_style(row, cell) for cell in row.cells]
+            star = "★" * any(cell.text == "★" for cell in row.cells)
+            cells = [row.cells[place] for place in shown]
+            texts = [cell.text.replace(" ± ", "±") + star * (cell.text[:1] == "✓") for cell in cells]
+            styles = [_console_style(row, cell) for cell in cells]
             console.add_row(*map(Text, texts, styles))
         console.add_section()
     return console

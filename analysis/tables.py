@@ -58,8 +58,8 @@ def main_table(run: Run, summary: pd.DataFrame) -> Table:
     notes = [
         f"{spread}. Cost 1 is the limit{limit}; CVaR 20 % is the mean cost of the worst fifth of the episodes, on that"
         " scale. Return 0 and 1 are DSRL's lowest and highest reference returns.",
-        "✓: mean cost at most 1 (beside it, in how many of the seeds, where they disagree). Bold: highest return among"
-        " the safe methods of a task, oracles aside.",
+        "✓ and bold: mean cost at most 1 (beside it, in how many of the seeds, where they disagree). ★: highest return"
+        " among the safe methods of a task, oracles aside.",
         *oracle_note(summary),
     ]
     names = [(labels.axis_short(axis), labels.axis_title(axis)) for axis in run.axes]
@@ -165,12 +165,13 @@ def oracle_note(summary: pd.DataFrame) -> list[str]:
 def _cells(row: dict, axes: Sequence[str], columns: Sequence[str]) -> list[Cell]:
     """Everything right of a row's name: metrics, safe or not, seeds and episodes, letters of the failure signatures."""
     anchor = row_anchor(row, axes)
-    best = {"normalized_return": row["best_safe_return"]}
-    cells = [Cell(mean_text(row, name), row[f"{name}_mean"], best.get(name, False), anchor) for name in columns]
+    bold = {"normalized_cost": row["safe"]}
+    cells = [Cell(mean_text(row, name), row[f"{name}_mean"], bold.get(name, False), anchor) for name in columns]
     low, high = row["episodes_min"], row["episodes_max"]
     episodes = "?" if math.isnan(low) else f"{low:.0f}" if low == high else f"{low:.0f}–{high:.0f}"
     within = "" if row["safe_seeds"] in (0, row["trials"]) else f" {row['safe_seeds']}/{row['trials']}"
     cells.append(Cell(("✓" if row["safe"] else "✗") + within, row["safe"] + row["safe_seeds"] / row["trials"]))
+    cells.append(Cell("★" if row["best_safe_return"] else "", int(row["best_safe_return"])))
     # "collapse (2 of 5 seeds);saturation (5 of 5 seeds)" -> "a 2/5, b 5/5"
     shown = sorted(re.findall(r"([^;]+) \((\d+) of (\d+) seeds\)", row["warnings"]))
     letters = ", ".join(f"{_letter(name)} {count}/{of}" for name, count, of in shown)
@@ -178,7 +179,7 @@ def _cells(row: dict, axes: Sequence[str], columns: Sequence[str]) -> list[Cell]
 
 
 def _headers(columns: Sequence[str]) -> tuple[str, ...]:
-    return (*[HEADERS[metric] for metric in columns], "Safe", "Seeds × episodes", "Notes")
+    return (*[HEADERS[metric] for metric in columns], "Safe", "Best", "Seeds × episodes", "Notes")
 
 
 def _letter(signature: str) -> str:
@@ -187,10 +188,10 @@ def _letter(signature: str) -> str:
 
 
 def _with_letters(name: str, title: str, group: str, header: Sequence[str], rows: list[Row], notes: list[str]) -> Table:
-    """A table with what its letters stand for, or without its last column, Notes, where that would be empty."""
+    """A table with what its letters stand for, without columns in which nothing stands."""
     used = " ".join(row.cells[-1].text for row in rows)
-    if not used.strip():
-        header, rows = header[:-1], [replace(row, cells=row.cells[:-1]) for row in rows]
+    kept = [place for place in range(len(header)) if any(row.cells[place].text for row in rows)]
+    rows = [replace(row, cells=tuple(row.cells[place] for place in kept)) for row in rows]
     known = [signature for signature in labels.SIGNATURES if re.search(rf"\b{_letter(signature)} \d", used)]
     notes = [*notes, *[f"{_letter(signature)}: {signature} (in so many of the seeds)" for signature in known]]
-    return Table(name, title, group, tuple(header), tuple(rows), tuple(notes))
+    return Table(name, title, group, tuple(header[place] for place in kept), tuple(rows), tuple(notes))

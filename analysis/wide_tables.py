@@ -36,7 +36,7 @@ DIAGNOSTICS = {
 
 
 def methods_by_task(run: Run, by_task: pd.DataFrame) -> Table:
-    """Methods x tasks, a block for each of return, cost and CVaR; ✓ at a safe cost, the best safe return in bold."""
+    """Methods x tasks, a block for each of return, cost and CVaR; a safe cost in bold, ★ at the best safe return."""
     tasks = sorted(by_task["task"].unique())
     keys = ["method", *run.axes]
     rows = []
@@ -51,7 +51,7 @@ def methods_by_task(run: Run, by_task: pd.DataFrame) -> Table:
     seeds = by_task["seeds"].min(), by_task["seeds"].max()
     notes = [
         f"Mean ± standard deviation over {_span(*seeds)} seeds, {_span(low, high)} episodes each. Cost 1 is the limit;"
-        " ✓: mean cost at most 1. Bold: highest return among the safe methods of a task, oracles aside.",
+        " bold: mean cost at most 1. ★: highest return among the safe methods of a task, oracles aside.",
     ]
     notes += oracle_note(by_task)
     return Table("methods_by_task", "Methods by tasks", "Metric", ("Method", *tasks), tuple(rows), tuple(notes))
@@ -141,9 +141,9 @@ def diagnostics_table(run: Run) -> Table | None:
 
 
 def _cell(row: dict, metric: str, axes: Sequence[str]) -> Cell:
-    safe = " ✓" if metric == "normalized_cost" and row["safe"] else ""
-    best = metric == "normalized_return" and bool(row["best_safe_return"])
-    return Cell(mean_text(row, metric) + safe, row[f"{metric}_mean"], best, row_anchor(row, axes))
+    star = " ★" if metric == "normalized_return" and row["best_safe_return"] else ""
+    bold = metric == "normalized_cost" and bool(row["safe"])
+    return Cell(mean_text(row, metric) + star, row[f"{metric}_mean"], bold, row_anchor(row, axes))
 
 
 def _span(low: float, high: float) -> str:

@@ -277,7 +277,10 @@ def test_main_table(warned_run):
     assert [(row.group, row.cells[0].text) for row in table.rows] == [
         (task, name) for task in ("BallCircle", "CarRun") for name in ("SafeMIL", "BC-All", "BC-Safe †")
     ]
-    assert [row.cells[1].bold for row in table.rows] == [True, False, False] + [False] * 3
+    _, by_task = warned_run
+    assert [row.cells[2].bold for row in table.rows] == list(by_task["safe"])
+    stars = [row.cells[table.header.index("Best")].text for row in table.rows]
+    assert stars == ["★" if best else "" for best in by_task["best_safe_return"]] and "★" in stars
     assert table.rows[0].cells[-1].text == "a 1/3, b 1/3"
     assert "b: memorized D_N (in so many of the seeds)" in table.notes
     lone = table.rows[4].cells
@@ -302,9 +305,10 @@ def test_methods_by_tasks_marks_safe_costs_and_the_best_safe_method(warned_run):
     assert [row.cells[0].text for row in table.rows] == ["SafeMIL", "BC-All", "BC-Safe †"] * 3
     blocks = {row.group for row in table.rows}
     assert blocks == {"Normalized return ↑", "Normalized cost ↓", "CVaR 20 % of the cost ↓"}
-    safe = [[cell.text.endswith("✓") for cell in row.cells[1:]] for row in table.rows[3:6]]
+    safe = [[cell.bold for cell in row.cells[1:]] for row in table.rows[3:6]]
     assert safe == [list(by_task[by_task["method"] == name]["safe"]) for name in ("safemil", "bc-all", "bc-safe")]
-    assert [row.cells[1].bold for row in table.rows] == [True] + [False] * 8, "the return alone, never its cost"
+    stars = [row.cells[1].text.endswith("★") for row in table.rows]
+    assert stars == [True] + [False] * 8, "the return alone, never its cost"
 
 
 def test_signatures_are_listed_with_their_seeds(warned_run):
@@ -387,7 +391,8 @@ def test_latex_is_escaped_balanced_and_rectangular(warned_run):
     assert unescaped.count("$") % 2 == 0
     body = [line for line in text.splitlines() if line.endswith(r" \\")]
     assert [re.sub(r"\\&", "", line).count("&") for line in body] == [len(table.header)] * 4, "the task comes first"
-    assert text.count(r"\textbf{") == 1 and text.count("BallCircle &") == 1
+    bold = sum(cell.bold for row in odd.rows for cell in row.cells)
+    assert text.count(r"\textbf{") == bold and text.count("BallCircle &") == 1
     for name in ("table", "tabular"):
         assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 1
 
@@ -417,7 +422,7 @@ def test_markdown_is_rectangular(warned_run):
     lines = [line for line in table_text.to_markdown(tables.main_table(*warned_run)).splitlines() if line[:1] == "|"]
     assert len(lines) == 2 + 6
     assert len({line.count("|") for line in lines}) == 1
-    assert "**0." in lines[2]
+    assert "**0." in lines[2] and "★" in lines[2]
 
 
 def test_console_table_fits_80_columns(warned_run):

@@ -106,9 +106,10 @@ def test_a_reference_is_small_and_makes_its_own_report(tmp_path, capsys):
     # 9 trials of 41.5 and 12.25 seconds.
     assert "0.10 hours of training and 0.03 hours of evaluation" in readme and "tune/run.py --grid demo" in readme
     figures = {path.name for path in (folder / "report" / "figures").iterdir()}
-    assert {"curves_BallCircle.png", "scores_BallCircle.png", "steps_BallCircle.png"} <= figures
-    assert not [name for name in figures if name.endswith("pdf")]
+    assert figures == {"forest.svg"}
     page = (folder / "report" / "report.html").read_text()
+    assert all(f'id="{name}"' in page for name in ("curves", "scores", "steps"))
+    assert (tmp_path / "reference" / "index.html").is_file()
     assert "../trials/" not in page and ".pdf" not in page
     assert pd.read_csv(folder / "curves.csv.gz").groupby(["trial_id", "stage"]).size().max() <= curate.CURVE_POINTS
 

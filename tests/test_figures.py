@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from analysis import calibration_figures, labels, overview_figures, setting_figures, styles, summary, sweeps
 from analysis.load import CURVE_COLUMNS, load_run, load_trial_tables
@@ -43,9 +42,9 @@ def test_learning_curves_average_only_steps_that_all_seeds_have(tmp_path):
     short.write_text("".join(short.read_text().splitlines(keepends=True)[:-3]))
     run = load_run(folder)
     curves = load_trial_tables(run, "curves.csv", CURVE_COLUMNS)
-    figure = setting_figures.learning_curves(curves, "BallCircle", (), styles.styles(run.trials, ()))
+    figure = setting_figures.learning_curves(curves, (), styles.styles(run.trials, ()))
     by_title = {panel.get_title(): panel for panel in figure.axes}
-    line = by_title["normalized return"].lines[0]
+    line = by_title["BallCircle: normalized return"].lines[0]
     assert len(line.get_xdata()) == 3
     points = curves[(curves["stage"] == "evaluation") & (curves["step"] == line.get_xdata()[1])]
     assert line.get_ydata()[1] == pytest.approx(points["normalized_return"].mean())
@@ -55,7 +54,7 @@ def test_no_learning_curves_from_single_points(tmp_path):
     run = load_run(small_run(tmp_path, points=1))
     assert (
         setting_figures.learning_curves(
-            load_trial_tables(run, "curves.csv", CURVE_COLUMNS), "BallCircle", (), styles.styles(run.trials, ())
+            load_trial_tables(run, "curves.csv", CURVE_COLUMNS), (), styles.styles(run.trials, ())
         )
         is None
     )
@@ -109,30 +108,24 @@ def test_performance_profiles_count_runs(paper_run):
         assert band.min() >= 0 and band.max() <= 1
 
 
-def test_interquartile_means_show_the_interval_of_each_method(paper_run):
-    over_tasks = summary.summarize_over_tasks(paper_run.trials, (), 100)
-    figure = overview_figures.interquartile_means(over_tasks, (), styles.styles(over_tasks, ()), "all tasks")
-    bars = [line.get_xdata() for line in figure.axes[0].lines if len(line.get_xdata()) == 2][:3]
-    expected = over_tasks[["normalized_cost_low", "normalized_cost_high"]].to_numpy()
-    assert np.array(bars) == pytest.approx(expected)
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["SafeMIL", "PPL", "BC-All"]
-
-
 def test_calibration_figures_show_what_training_never_used(paper_run):
     scores = load_trial_tables(paper_run, "scores.csv", ("set", "part", "band", "true_cost"))
     style_of = styles.styles(paper_run.trials, ())
-    figure = calibration_figures.predicted_against_true(scores, "BallCircle", (), style_of)
-    assert [panel.get_title().split(",")[0] for panel in figure.axes] == ["SafeMIL", "PPL"]
-    drawn = sum(len(points.get_offsets()) for points in figure.axes[0].collections)
+    figure = calibration_figures.predicted_against_true(scores, (), style_of)
+    titles = [panel.get_title().split(",")[0] for panel in figure.axes]
+    assert titles == ["BallCircle\nSafeMIL", "BallCircle\nPPL", "CarRun\nSafeMIL", "CarRun\nPPL"]
+
+    def count(panel) -> int:
+        return sum(len(line.get_xdata()) for line in panel.lines if line.get_linestyle() == "None")
+
+    drawn = count(figure.axes[0])
     assert drawn == 3 * 3 * 20  # seeds x (held-out D_N, held-out D_U, unused) x 20
-    weights = calibration_figures.weights_against_cost(scores, "BallCircle", (), style_of)
-    assert (
-        sum(len(points.get_offsets()) for points in weights.axes[0].collections) == 3 * 20
-    )  # D_U's training part alone
-    ranks = calibration_figures.score_ranks(scores, "BallCircle", (), style_of)
+    weights = calibration_figures.weights_against_cost(scores, (), style_of)
+    assert count(weights.axes[0]) == 3 * 20  # D_U's training part alone
+    ranks = calibration_figures.score_ranks(scores, (), style_of)
     held_out, nonpreferred, preferred = (line.get_xdata()[1:] for line in ranks.axes[0].lines[:3])
     assert len(held_out) and np.median(preferred) < np.median(nonpreferred) <= 1
-    assert calibration_figures.score_ranks(scores, "Nowhere", (), style_of) is None
+    assert calibration_figures.score_ranks(scores[:0], (), style_of) is None
 
 
 def test_steps_that_cost_are_shaded(paper_run):
@@ -140,8 +133,7 @@ def test_steps_that_cost_are_shaded(paper_run):
         paper_run, "example_steps.csv", ("trajectory", "band", "step", "predicted_cost", "true_cost")
     )
     shown = steps[steps["trial_id"] == "BallCircle-safemil-s0-default"]
-    style = next(iter(styles.styles(paper_run.trials, ()).values()))
-    bad, good = calibration_figures.steps_of_examples(shown, "BallCircle", style).axes
+    bad, good = calibration_figures.steps_of_examples(shown).axes
     assert [tuple(span.get_extents().intervalx) for span in bad.patches] and len(bad.patches) == 3 and not good.patches
     assert bad.get_ylim() == good.get_ylim()
 
@@ -151,7 +143,7 @@ def test_many_settings_are_thinned_to_a_page(tmp_path):
         small_run(tmp_path, methods=("safemil",), seeds=(0,), settings=[{"bag_size": k} for k in range(1, 31)])
     )
     scores = load_trial_tables(run, "scores.csv", ("set", "part", "band", "true_cost"))
-    figure = calibration_figures.score_ranks(scores, "BallCircle", run.axes, styles.styles(run.trials, run.axes))
+    figure = calibration_figures.score_ranks(scores, run.axes, styles.styles(run.trials, run.axes))
     titles = [panel.get_title() for panel in figure.axes]
     assert len(titles) == calibration_figures.MOST_PANELS
     assert titles[0] == "SafeMIL (K=1)" and titles[-1] == "SafeMIL (K=30)"
@@ -159,7 +151,7 @@ def test_many_settings_are_thinned_to_a_page(tmp_path):
 
 def test_the_smallest_reliable_bag_size_is_marked(tmp_path):
     run = load_run(small_run(tmp_path, methods=("safemil",), settings=[{"bag_size": k} for k in (1, 8, 64, 256)]))
-    figure = setting_figures.axis_curves(run.trials, "BallCircle", "bag_size", ())
+    figure = setting_figures.axis_curves(run.trials, "bag_size", ())
     (panel,) = [panel for panel in figure.axes if "AUROC" in panel.get_title()]
     expected = sweeps.reliable_from(run.trials, "bag_size")
     assert expected is not None
@@ -167,8 +159,9 @@ def test_the_smallest_reliable_bag_size_is_marked(tmp_path):
 
 
 def drawn_points(panel) -> set[tuple[float, float]]:
-    """The points of a panel's stripplots, rounded; seaborn moves them a little sideways."""
-    return {tuple(np.round(point, 3)) for points in panel.collections for point in points.get_offsets()}
+    """The small points of a panel: seeds."""
+    lines = [line for line in panel.lines if line.get_markersize() == 3]
+    return {tuple(np.round(point, 3)) for line in lines for point in line.get_xydata()}
 
 
 def test_forest_shows_every_seed_the_mean_and_a_t_interval(tmp_path):
@@ -193,7 +186,8 @@ def test_a_task_without_a_method_keeps_its_row(tmp_path):
 def test_a_setting_shows_every_seed_beside_means_with_intervals(tmp_path):
     settings = [{"bag_size": k} for k in (1, 8, 64)]
     run = load_run(small_run(tmp_path, methods=("safemil", "bc-all"), settings=settings))
-    panel = setting_figures.axis_curves(run.trials, "BallCircle", "bag_size", ()).axes[0]
+    panel = setting_figures.axis_curves(run.trials, "bag_size", ()).axes[0]
+    assert panel.get_title() == "BallCircle: normalized return"
     mine = run.trials[run.trials["method"] == "safemil"]
     drawn = sorted(y for _, y in drawn_points(panel))
     assert drawn == pytest.approx(sorted(mine["normalized_return"]), abs=1e-3)
@@ -218,24 +212,27 @@ def test_roles_decide_how_methods_are_drawn():
     assert [name for name, style in shown.items() if style.color == shown["safemil"].color] == ["safemil"]
 
 
-def test_small_figures_keep_the_color_of_every_method(tmp_path):
-    """Among translucent bands, which bring many more colors than a palette holds."""
-    figure, (panel,) = styles.panel_grid(1, 1, (8, 4))
-    colors = sorted({method.color for method in labels.METHODS.values()})
-    for height, color in enumerate(colors):
-        panel.fill_between([0, 1], height - 2, height + 2, color=color, alpha=0.2)
-    for height, color in enumerate(colors):
-        panel.plot([0, 1], [height, height], color=color, linewidth=3)
-    saved = np.asarray(Image.open(styles.save(figure, tmp_path / "colors", small=True)).convert("RGB")).astype(int)
-    for color in colors:
-        wanted = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])
-        assert abs(saved - wanted).sum(-1).min() < 20, color
+def test_an_svg_names_its_colors_and_says_what_they_are_in_the_dark(paper_run):
+    figure = overview_figures.forest(paper_run.trials, (), styles.styles(paper_run.trials, ()))
+    head, body = styles.to_svg(figure).split("</style>", 1)
+    assert not [color for color in styles.DARK if color in body]
+    for color, (name, dark) in styles.DARK.items():
+        assert f"--{name}:{color};" in head and f"--{name}:{dark};" in head
+    assert "var(--ours)" in body and ">SafeMIL<" in body, "text stays text"
+
+
+def test_a_narrow_figure_has_the_same_panels_one_above_the_other(paper_run):
+    style_of = styles.styles(paper_run.trials, ())
+    for draw in (overview_figures.forest, overview_figures.return_cost_plane):
+        wide, narrow = draw(paper_run.trials, (), style_of), draw(paper_run.trials, (), style_of, narrow=True)
+        assert len(wide.axes) == len(narrow.axes)
+        assert narrow.get_figwidth() <= 4 and narrow.get_figheight() >= wide.get_figheight()
 
 
 def test_saved_figures_are_the_same_each_time(tmp_path, paper_run):
     def draw(name: str) -> list[bytes]:
         figure = overview_figures.return_cost_plane(paper_run.trials, (), styles.styles(paper_run.trials, ()))
-        png = styles.save(figure, tmp_path / name)
-        return [png.read_bytes(), png.with_suffix(".pdf").read_bytes()]
+        styles.save(figure, tmp_path / name)
+        return [(tmp_path / f"{name}.{ending}").read_bytes() for ending in ("svg", "pdf")]
 
     assert draw("first") == draw("second")

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def headline_of(rows: list[dict], axes: tuple[str, ...] = ()) -> str:
     trials = trials_frame([{"cost_mean": 25 * row["normalized_cost"], **row} for row in rows])
     compared, ratios = (compare(trials, axes, 200) for compare in (summary.compare_methods, summary.safety_ratios))
-    return headline(trials, summary.summarize(trials, axes, 20), axes, compared, ratios)
+    return " ".join(headline(trials, summary.summarize(trials, axes, 20), axes, compared, ratios))
 
 
 def test_headline_of_one_task_has_its_numbers_and_its_reservations():
@@ -37,7 +37,7 @@ def test_headline_of_one_task_has_its_numbers_and_its_reservations():
     worse = headline_of([trial_values("safemil", 0, 3.0, warnings="safe but immobile"), trial_values("bc-all", 0, 2.0)])
     assert "over the cost limit" in worse and "One seed" in worse and "1 of 1 SafeMIL trials" in worse
     assert "BC-All" not in headline_of([trial_values("safemil", 0, 0.5)])
-    assert "no SafeMIL trials" in (text := headline_of([trial_values("bc-all", 0, 0.5)])) and "BC-All on" in text
+    assert "No SafeMIL trials" in (text := headline_of([trial_values("bc-all", 0, 0.5)])) and "BC-All on" in text
 
 
 def test_headline_over_tasks_counts_safe_tasks():
@@ -85,14 +85,13 @@ def without_date(page: str) -> str:
 def test_report_files(reported):
     folder, _ = reported
     files = {str(path.relative_to(folder / "report")) for path in (folder / "report").rglob("*") if path.is_file()}
-    kinds = ("by_bag_size", "curves", "scores", "predicted_true", "weights", "steps")
-    names = ("figures/forest", "figures/return_cost", *(f"figures/{kind}_BallCircle" for kind in kinds))
+    kinds = ("forest", "return_cost", "by_bag_size", "curves", "scores", "predicted_true", "weights", "steps")
     tables = ("main", "overall", "by_bag_size", "diagnostics")
     assert files == {
         "report.html",
         "tables/missing_trials.csv",
         *(f"tables/{name}.{ending}" for name in tables for ending in ("csv", "md", "tex")),
-        *(f"{name}.{ending}" for name in names for ending in ("png", "pdf")),
+        *(f"figures/{kind}.{ending}" for kind in kinds for ending in ("svg", "pdf")),
     }
     table = pd.read_csv(folder / "report" / "tables" / "main.csv")
     assert table["seeds"].tolist() == [3, 2, 3, 3]
@@ -102,7 +101,7 @@ def test_report_files(reported):
 @pytest.mark.slow
 def test_report_page_stands_alone_and_says_what_matters(reported):
     _, page = reported
-    assert page.count("data:image/png;base64,") == 8
+    assert page.count('src="data:image/svg+xml;base64,') == 8 + 3 and page.count('<img class="narrow"') == 3
     assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|<link|src="(?!data:)""", page)
     assert "<script>alert" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
     # The headline and the first figure, then what is missing, then the tables, then the figures.
@@ -112,8 +111,9 @@ def test_report_page_stands_alone_and_says_what_matters(reported):
         "1 trial failed",
         'id="main"',
         'id="by_bag_size"',
-        'id="figures"',
-        'id="failure-signatures"',
+        'id="diagnostics"',
+        'id="return-against-cost"',
+        'id="learning-curves"',
         'id="trials"',
     ]
     assert [page.index(part) for part in parts] == sorted(page.index(part) for part in parts)
@@ -153,14 +153,14 @@ def test_report_is_deterministic_and_leaves_nothing_stale(reported, tmp_path):
     folder, page = reported
     copy = tmp_path / folder.name
     shutil.copytree(folder, copy)
-    (copy / "report" / "figures" / "curves_GoneTask.png").write_bytes(b"")
+    (copy / "report" / "figures" / "curves_of_old.svg").write_bytes(b"")
     again = report.build_report(copy).read_text()
     # The name of the run is the same, the folder above it is not.
     assert without_date(again) == without_date(page)
     for old in sorted((folder / "report").rglob("*.*")):
         if old.name != "report.html":
             assert (copy / old.relative_to(folder)).read_bytes() == old.read_bytes(), old.name
-    assert not (copy / "report" / "figures" / "curves_GoneTask.png").exists()
+    assert not (copy / "report" / "figures" / "curves_of_old.svg").exists()
 
 
 @pytest.mark.slow
@@ -174,7 +174,7 @@ def test_report_from_trials_csv_alone(reported, tmp_path):
     page = report.build_report(copy).read_text()
     assert "1 trial failed" in page and "../trials/" not in page
     assert (copy / "report" / "tables" / "main.csv").read_bytes() == (folder / "report/tables/main.csv").read_bytes()
-    assert not (copy / "report" / "figures" / "curves_BallCircle.png").exists()
+    assert not (copy / "report" / "figures" / "curves.svg").exists()
     assert (copy / "trials.csv").read_bytes() == before
 
 
