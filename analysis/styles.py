@@ -40,6 +40,7 @@ STYLE = {
     **{"lines.solid_capstyle": "butt", "lines.linewidth": 1.6, "figure.facecolor": "none", "axes.facecolor": "none"},
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color"), INK),
     **{"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "safemil", "savefig.dpi": 150},
+    **{"figure.constrained_layout.w_pad": 0.1},  # room for half of a last tick's label
 }
 # color -> its name in an svg, what it is in the dark
 DARK = {
@@ -244,5 +245,5 @@ def _shades(color: str, count: int) -> list:
     if count == 1:
         return [color]
     rgb = matplotlib.colors.to_rgb(color)
-    dark, light = [0.35 * part for part in rgb], [part + 0.65 * (1 - part) for part in rgb]
+    dark, light = [0.6 * part for part in rgb], [part + 0.6 * (1 - part) for part in rgb]
     return [matplotlib.colors.to_hex(shade) for shade in seaborn.blend_palette([dark, color, light], count)]
