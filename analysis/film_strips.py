@@ -3,8 +3,8 @@
     python analysis/film_strips.py results/demo
     python analysis/film_strips.py results/paper --task BallRun --methods safemil bc-all --frames 8
 
-One evaluation episode of the first seed of each method: the very episode 0 of the tables, drawn at evenly spaced steps,
-red where the step costs. Needs the trials' checkpoints and a simulator that can draw; a strip that is there is kept,
+The evaluation episode of median cost of the first seed of each method, drawn at evenly spaced steps, red where the step
+costs. Needs the trials' checkpoints and a simulator that can draw; a strip that is there is kept,
 so a report is made anew without either. Exit codes: 0; 1 if the simulator cannot draw; 2 for bad usage.
 """
 
@@ -54,7 +54,7 @@ def draw_strips(folder: Path, task: str | None = None, methods: Sequence[str] = 
 
 
 def _draw(trial_folder: Path, trial: dict, path: Path, frames: int) -> None:
-    """Play the first evaluation episode of a trial, write its strip and, beside it, what it shows."""
+    """Play the evaluation episode of median cost of a trial, write its strip and, beside it, what it shows."""
     from PIL import Image
 
     from safemil.data.tasks import find_task
@@ -65,8 +65,9 @@ def _draw(trial_folder: Path, trial: dict, path: Path, frames: int) -> None:
 
     task = find_task(trial["task"])
     seed = ((read_json(trial_folder / "config.json") or {}).get("evaluation") or {}).get("seed", 0)
-    episodes = pd.read_csv(trial_folder / "episodes.csv")
-    length = int(episodes.loc[episodes["index"] == 0, "length"].iloc[-1])
+    episodes = pd.read_csv(trial_folder / "episodes.csv").drop_duplicates("index", keep="last")
+    median = episodes.sort_values(["cost", "index"]).iloc[(len(episodes) - 1) // 2]
+    index, length = int(median["index"]), int(median["length"])
     wanted = set(np.linspace(1, length, frames + 1).round().astype(int)[1:].tolist())
     drawn: list[np.ndarray] = []
     cost_before = 0.0
@@ -81,12 +82,13 @@ def _draw(trial_folder: Path, trial: dict, path: Path, frames: int) -> None:
         cost_before = episode.cost
 
     with make(task, render=True) as simulator, one_torch_thread():
-        episode = play(load_policy(trial_folder), simulator, 0, seed, on_step)
+        episode = play(load_policy(trial_folder), simulator, index, seed, on_step)
     framed = [np.pad(frame, ((0, 0), (0, GAP), (0, 0)), constant_values=255) for frame in drawn]
     strip = Image.fromarray(np.concatenate(framed, axis=1)[:, :-GAP]).quantize(256)
     caption = (
-        f"{task.name}, {labels.method_label(trial['method'])} ({trial['trial_id']}): evaluation episode 0, return"
-        f" {episode.return_:.0f}, cost {episode.cost:g} (limit {trial['cost_limit']:g}). Red: the step costs."
+        f"{task.name}, {labels.method_label(trial['method'])} ({trial['trial_id']}): evaluation episode {index} (of"
+        f" median cost), return {episode.return_:.0f}, cost {episode.cost:g} (limit {trial['cost_limit']:g}). Red: the"
+        " step costs."
     )
     path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")
     strip.save(path, optimize=True)

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # mkdocs runs from a folder of its own choosing
 
 from baselines.registry import METHODS, Method  # noqa: E402
+from tune.grids import GRIDS  # noqa: E402
 
 # file of the repository -> page
 PAGES = {
@@ -47,7 +48,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = {page: _linked((ROOT / path).read_text(encoding="utf-8"), path) for path, page in PAGES.items()}
     del pages["index.md"]
     pages["results.md"] += _figures(files, config)
-    pages["methods/index.md"] = _overview()
     pages |= {f"methods/{name}.md": method_page(name, method) for name, method in METHODS.items()}
     for page, content in pages.items():
         files.append(File.generated(config, page, content=content))
@@ -89,20 +89,20 @@ def _settings(config: Any, prefix: str = "") -> Iterator[tuple[str, object, str]
         yield f"{prefix}{field.name}", value, said.replace("|", "\\|")
 
 
-def _overview() -> str:
-    rows = [
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Fill in the tables that are made of the registries."""
+    methods = [
         f"| [{method.label}]({name}.md) | `{name}` | {method.sees} | {ROLES[method.role]} | {method.summary} |"
         for name, method in METHODS.items()
     ]
-    return f"""# Methods
-
-All train on the same splits with the same networks and are rolled out in the same simulators. Label-limited methods
-see observations and actions alone; an oracle is shown what they must not see, as a yardstick.
-
-| method | name | sees | role | what it does |
-|:--|:--|:--|:--|:--|
-{chr(10).join(rows)}
-"""
+    grids = [f"| `{name}` | {grid.summary} |" for name, grid in GRIDS.items()]
+    for mark, header, rows in (
+        ("methods", "| method | name | sees | role | what it does |", methods),
+        ("grids", "| grid | question |", grids),
+    ):
+        table = "\n".join([header, "|:--" * (header.count("|") - 1) + "|", *rows])
+        markdown = markdown.replace(f"<!-- {mark} -->", table)
+    return markdown
 
 
 def _figures(files: Files, config: MkDocsConfig) -> str:
