@@ -18,7 +18,8 @@ from safemil.data.tasks import find_task
 from safemil.data.trajectories import Outcomes, Trajectories
 
 ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}  # for the processes that tests start
+PYTHONPATH = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+ENVIRONMENT = {**os.environ, "PYTHONPATH": PYTHONPATH}  # for the processes that tests start
 SAFE_ACTION, UNSAFE_ACTION = -0.6, 0.6  # first action dimension of the toy dataset's two behaviours
 
 

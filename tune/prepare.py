@@ -147,6 +147,7 @@ def share_out(
     total_gpus: float,
     node_cpus: float | None = None,
     apart: bool = False,
+    fixed: bool = False,
 ) -> Share:
     """What was asked for, else the cores shared out evenly, a quarter of a GPU, and one thread for training.
 
@@ -155,9 +156,10 @@ def share_out(
     Args:
         node_cpus: of the largest node, which a pack cannot exceed.
         apart: roll out in tasks of their own even without a GPU.
+        fixed: no machines will come later, so that what is not there will never be.
 
     Raises:
-        UserError: a share that is not positive.
+        UserError: a share that is not positive, or more than there will ever be.
     """
     threads = 1 if cpus is None else max(1, int(cpus))
     if cpus is None:
@@ -167,6 +169,11 @@ def share_out(
     if cpus <= 0 or gpus < 0:
         raise UserError(
             f"--cpus-per-trial {cpus:g} --gpus-per-trial {gpus:g}: expected more than 0 CPUs, 0 or more GPUs"
+        )
+    if fixed and (cpus > (node_cpus or total_cpus) or gpus > total_gpus):
+        raise UserError(
+            f"--cpus-per-trial {cpus:g} --gpus-per-trial {gpus:g}: this machine has {node_cpus or total_cpus:g} cores"
+            f" and {total_gpus:g} GPUs; ask for less, or for a cluster with --address"
         )
     if not (apart or gpus):
         return Share(cpus, gpus, apart=False, threads=threads)

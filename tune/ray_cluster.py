@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from safemil.config.errors import UserError
+from safemil.config.errors import UserError, printable
 
 STARTS = 3  # of Ray on this machine, before it is given up
+
+LONGEST_TEMPORARY_FOLDER = 40  # a socket's path has at most 107 bytes, of which Ray itself needs 66
+QUIET: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
 
 RAY_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our trial folders are the record
@@ -47,17 +52,14 @@ def connected(address: str | None) -> Iterator[Cluster]:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a process that died is one line of the board
     import ray
 
-    quiet = {"logging_level": "ERROR", "log_to_driver": False}
     if address is None:
-        _start_here(quiet)
+        _start_here()
     else:
         try:
-            ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+            ray.init(address=address, **QUIET)
+        except (ConnectionError, ValueError, RuntimeError) as error:  # it answered when it was asked
             reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"--address {address}: no Ray cluster answers ({reason}); start one (ray start --head) or leave it out"
-            ) from None
+            raise UserError(f"--address {address}: no Ray cluster answers any more ({reason})") from None
     try:
         total = ray.cluster_resources()
         nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
@@ -66,15 +68,35 @@ def connected(address: str | None) -> Iterator[Cluster]:
         ray.shutdown()
 
 
-def _start_here(quiet: dict[str, Any]) -> None:
-    """A raylet gives up when a busy machine takes more than 30 seconds to start its agents; another try helps."""
+def _start_here() -> None:
+    """On this machine alone, whatever RAY_ADDRESS says.
+
+    A raylet gives up when a busy machine takes more than 30 seconds to start its agents; another try helps.
+    """
     import ray
 
     for attempt in range(STARTS):
         try:
-            ray.init(include_dashboard=False, **quiet)
+            ray.init(address="local", include_dashboard=False, _temp_dir=temporary_folder(), **QUIET)
             return
-        except Exception:
+        except Exception as error:
             ray.shutdown()
             if attempt == STARTS - 1:
-                raise
+                reason = printable(f"{type(error).__name__}: {error}".strip().splitlines()[0])
+                raise UserError(f"Ray cannot be started here ({reason}); --shard 1/1 does without") from error
+
+
+def temporary_folder() -> str | None:
+    """Where Ray puts its sockets and logs: one of this user's own, with a path short enough for a socket's.
+
+    None (Ray's own choice) where there is none.
+    """
+    for folder in map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm")):
+        own = folder / f"ray-{os.getuid()}"
+        if len(os.fsencode(own)) > LONGEST_TEMPORARY_FOLDER:
+            continue
+        with contextlib.suppress(OSError):
+            own.mkdir(mode=0o700, exist_ok=True)
+            if own.stat().st_uid == os.getuid() and os.access(own, os.W_OK):
+                return str(own)
+    return None

@@ -15,27 +15,21 @@ Exit codes: 0 every trial finished; 1 some failed (the table still appears); 2 b
 from __future__ import annotations
 
 import argparse
-import functools
-import os
 import shlex
 import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 try:
     from safemil.config.errors import UserError, entry_point
     from safemil.config.overrides import parse_assignments
+    from safemil.config.ray_address import check_ray_address
     from safemil.nn import precision
 except ModuleNotFoundError:
     sys.exit("error: the package is not installed; run `make install`, then .venv/bin/python tune/run.py ...")
 from tune.grids import PRESETS, Grid, find_grid
 from tune.trials import Trial, expand, packs
-
-if TYPE_CHECKING:
-    from tune.job import Job
-    from tune.progress import Board
 
 DEFAULT_STORAGE = "results"
 
@@ -130,6 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.dry_run:
         listing.print_trials(trials, f"{options.storage.rstrip('/')}/{folder_name(options)}")
         return 0
+    if options.address is not None and shard is None:
+        check_ray_address(options.address)
     folder = run(grid, planned, trials, options, serial=shard is not None)
     return 130 if folder is None else finish(folder, trials, options)
 
@@ -139,6 +135,7 @@ def run(
 ) -> Path | None:
     """Run ``trials``, this process's part of those planned; returns the run's folder, or None when interrupted."""
     from tune.listing import labels_of
+    from tune.places import run_here, run_on_ray
     from tune.prepare import make_jobs, open_run, prepare_datasets
     from tune.progress import Board
     from tune.storage import pull, working_folder
@@ -164,52 +161,16 @@ def run(
         labels = labels_of(planned)
         if jobs:
             with Board({pack: labels[pack] for pack in jobs}) as board:
-                run_here(jobs, board, options) if serial else run_on_ray(jobs, board, options)
+                asked = {"cpus": options.cpus_per_trial, "gpus": options.gpus_per_trial}
+                if serial:
+                    run_here(jobs, board, **asked)
+                else:
+                    run_on_ray(jobs, board, address=options.address, apart=options.rollouts == "apart", **asked)
     except KeyboardInterrupt:
         again = command_line() if options.resume or serial else f"{command_line()} --resume"
-        print(f"interrupted; what is finished is kept in {folder}. Go on with: {again}", file=sys.stderr)
+        print(f"interrupted; what is finished is kept in {uri or folder}. Go on with: {again}", file=sys.stderr)
         return None
     return folder
-
-
-def run_here(jobs: dict[str, Job], board: Board, options: argparse.Namespace) -> None:
-    """In this process, which has the whole machine."""
-    import torch
-
-    from tune.prepare import share_out, with_share
-    from tune.schedulers import run_serially, run_to_the_end
-
-    asked = options.cpus_per_trial, options.gpus_per_trial
-    share = share_out(1, *asked, total_cpus=os.cpu_count() or 1, total_gpus=torch.cuda.device_count())
-    jobs = {pack: with_share(job, share, apart=False) for pack, job in jobs.items()}
-    run_to_the_end(lambda some: run_serially(some, board), jobs, board)
-
-
-def run_on_ray(jobs: dict[str, Job], board: Board, options: argparse.Namespace) -> None:
-    """On a Ray cluster: the one at ``--address``, or one made of this machine."""
-    from tune.prepare import deal_out, share_out, with_share
-    from tune.ray_cluster import connected
-    from tune.ray_runner import run_with_ray
-    from tune.schedulers import run_to_the_end
-
-    with connected(options.address) as cluster:
-        if options.cpus_per_trial is None and not cluster.gpus:
-            jobs = deal_out(jobs, cluster.cpus)
-            board.divide(list(jobs))
-        share = share_out(
-            len(jobs),
-            options.cpus_per_trial,
-            options.gpus_per_trial,
-            total_cpus=cluster.cpus,
-            total_gpus=cluster.gpus,
-            node_cpus=cluster.cpus_of_largest_node,
-            apart=options.rollouts == "apart",
-        )
-        jobs = {pack: with_share(job, share, apart=share.apart) for pack, job in jobs.items()}
-        schedule = functools.partial(
-            run_with_ray, board=board, cpus=share.cpus, gpus=share.gpus, concurrent=share.concurrent
-        )
-        run_to_the_end(schedule, jobs, board)
 
 
 def finish(folder: Path, trials: list[Trial], options: argparse.Namespace) -> int:
@@ -230,9 +191,10 @@ def finish(folder: Path, trials: list[Trial], options: argparse.Namespace) -> in
         discard_stages(folder)
         if len(failed) < len(rows):
             print_table(folder)
-            print(f"report: {build_report(folder)}")
+            report = build_report(folder)
+            print(f"report: {uri + '/' + report.relative_to(folder).as_posix() if uri else report}")
     for row in failed:
-        log = folder / "trials" / row["trial_id"] / "error.txt"
+        log = f"{uri or folder}/trials/{row['trial_id']}/error.txt"
         print(f"failed: {row['trial_id']}: {row['reason']} ({log})", file=sys.stderr)
     missing = {trial.id for trial in trials} - {row["trial_id"] for row in rows}
     for trial_id in sorted(missing):

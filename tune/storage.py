@@ -9,6 +9,7 @@ then do the same trial, to the same result.
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,16 +28,18 @@ def working_folder(storage: str, name: str) -> Path:
     if not is_uri(storage):
         return (Path(storage) / name).resolve()
     digest = hashlib.sha256(f"{storage}/{name}".encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / "safemil-runs" / f"{name}-{digest}"
+    return Path(tempfile.gettempdir()) / f"safemil-runs-{os.getuid()}" / f"{name}-{digest}"
 
 
 def _open(uri: str):
     import fsspec
 
     try:
-        return fsspec.core.url_to_fs(uri)
+        filesystem, root = fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError) as error:
         raise UserError(f"--storage {uri}: {error}") from None
+    filesystem.invalidate_cache()  # of listings: other processes write there
+    return filesystem, root.rstrip("/")
 
 
 def push_trials(uri: str, trials_folder: Path | str, trial_ids: Sequence[str]) -> None:
@@ -53,12 +56,18 @@ def push_trials(uri: str, trials_folder: Path | str, trial_ids: Sequence[str]) -
 
 
 def push_files(uri: str, folder: Path, names: Sequence[str]) -> None:
-    """Copy files or folders of the run other than its trials."""
+    """Copy files or folders of the run other than its trials; what an earlier copy left in those folders goes."""
     filesystem, root = _open(uri)
     for name in names:
-        if (folder / name).exists():
-            filesystem.makedirs(root, exist_ok=True)
-            filesystem.put(str(folder / name), f"{root}/{name}", recursive=True)
+        source = folder / name
+        files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
+        targets = {f"{root}/{path.relative_to(folder).as_posix()}": path for path in files if path.is_file()}
+        for target, path in targets.items():
+            filesystem.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+            filesystem.put_file(str(path), target)
+        if source.is_dir():
+            for former in set(filesystem.find(f"{root}/{name}")) - targets.keys():
+                filesystem.rm_file(former)
 
 
 def pull(uri: str, folder: Path) -> None:
@@ -67,7 +76,7 @@ def pull(uri: str, folder: Path) -> None:
     for trial in (folder / "trials").glob("*/done"):
         if not filesystem.exists(f"{root}/trials/{trial.parent.name}/done"):
             push_trials(uri, folder / "trials", [trial.parent.name])
-    _get(filesystem, root.rstrip("/"), folder)
+    _get(filesystem, root, folder)
 
 
 def pull_trials(uri: str, trials_folder: Path | str, trial_ids: Sequence[str]) -> None:

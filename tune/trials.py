@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from baselines.registry import find_method
+from safemil.config.checks import checked_seed
 from safemil.config.errors import UserError
 from safemil.config.overrides import dotted_fields, fingerprint, flatten, override, to_dict, unknown_setting
 from safemil.config.settings import EvaluationConfig, SplitConfig
@@ -118,7 +119,7 @@ def expand(
             raise UserError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
     used: set[str] = set()
     trials: dict[str, Trial] = {}
-    chosen_seeds = list(dict.fromkeys(seeds if seeds else grid.seeds))
+    chosen_seeds = list(dict.fromkeys(checked_seed(seed, "--seeds") for seed in (seeds or grid.seeds)))
     for task_name, method_name in itertools.product(tasks or grid.tasks, methods or grid.methods):
         task, method = find_task(task_name), find_method(method_name)
         base = _Sections(SplitConfig(), EvaluationConfig(), method.config())

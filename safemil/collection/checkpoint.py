@@ -18,6 +18,7 @@ from safemil.collection.recipes.table import find_recipe
 from safemil.collection.recording import Recording, assemble, disassemble
 from safemil.config.atomic import atomic_write
 from safemil.config.errors import UserError
+from safemil.config.ray_address import check_ray_address
 from safemil.data.tasks import Task
 from safemil.data.trajectories import Outcomes, Trajectories
 from safemil.simulation.worker_pool import Chunk, WorkerDied, run_chunks
@@ -121,10 +122,8 @@ def _run(
 def _on_cluster(work: Callable, chunks: list[Chunk], address: str) -> Iterator[tuple[Chunk, list[list[Recording]]]]:
     import ray
 
-    try:
-        ray.init(address=address, logging_level="ERROR", log_to_driver=False)
-    except ConnectionError as error:
-        raise UserError(f"--address {address}: no Ray cluster answers ({error})") from error
+    check_ray_address(address)
+    ray.init(address=address, logging_level="ERROR", log_to_driver=False)
     try:
 
         @ray.remote(num_cpus=1, max_retries=2)

@@ -32,8 +32,15 @@ DSRL_SERVER = "http://data.offline-saferl.org/download"  # the address in dsrl 0
 
 
 def dataset_folder() -> Path:
-    """``$DSRL_DATASET_DIR``, else ``~/.dsrl/datasets``. It need not exist."""
-    return Path(os.environ.get("DSRL_DATASET_DIR") or "~/.dsrl/datasets").expanduser()
+    """``$DSRL_DATASET_DIR``, else ``~/.dsrl/datasets``, as an absolute path: workers have other working directories.
+
+    It need not exist.
+    """
+    try:
+        folder = Path(os.environ.get("DSRL_DATASET_DIR") or "~/.dsrl/datasets").expanduser()
+    except RuntimeError:  # no HOME, and the user is in no list
+        raise UserError("there is no home folder: set DSRL_DATASET_DIR to the folder of datasets") from None
+    return Path(os.path.abspath(folder))
 
 
 def source_addresses() -> list[str]:

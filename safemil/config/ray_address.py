@@ -1,0 +1,42 @@
+"""Whether a Ray cluster answers at an address, found out in a process that can be given up.
+
+``ray.init`` itself cannot: where nothing answers it tries again for minutes and writes about it, where something else
+does it may wait for ever.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from safemil.config.errors import UserError, printable
+
+PATIENCE = 25.0  # seconds
+PROBE = """
+import sys, ray
+try:
+    ray.init(address=sys.argv[1], logging_level="CRITICAL", log_to_driver=False)
+except Exception as error:
+    sys.exit(f"{type(error).__name__}: {error}".strip().splitlines()[0])
+ray.shutdown()
+"""
+
+
+def check_ray_address(address: str) -> None:
+    """Return if a cluster answers.
+
+    Raises:
+        UserError: none does within ``PATIENCE``.
+    """
+    command = [sys.executable, "-c", PROBE, address]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        reason = f"nothing within {PATIENCE:g} s"
+    else:
+        if done.returncode == 0:
+            return
+        reason = printable((done.stderr.strip().splitlines() or ["the process that asked died"])[-1])[:200]
+    raise UserError(
+        f"--address {address}: no Ray cluster answers ({reason}); start one (ray start --head) or leave it out"
+    )
