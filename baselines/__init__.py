@@ -1,6 +1,7 @@
 """The methods that SafeMIL is compared with, a file each; ``from baselines import DWBC`` and the like are objects.
 
-Every label-limited method can be had as SafeMIL can (safemil/api.py): BC, PPL, TREX, DWBC, SafeDICE, DExperts.
+Every label-limited method can be had as SafeMIL can (safemil/api.py): BC, PPL, TREX, DWBC, SafeDICE,
+UNIQ, OSIL, DExperts.
 """
 
 from __future__ import annotations

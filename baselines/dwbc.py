@@ -3,17 +3,20 @@
 `dwbc` (DWBC-NU: non-preferred and unlabeled), d is the probability of D_N, detached in the policy's loss:
 
     d       E_N[ -log d + log(1 - d) ] + (1 / eta) E_U[ -log(1 - d) ]
-    policy  E_U[ (1 - d) * -log pi ]
+    policy  E_U[ (1 - d) * loss(pi(s), a) ]
 
 Its optimum is d = eta d_N / d_U; with eta = 1 - p, (1 - d) d_U = p d_P: exact cloning of the preferred part of D_U.
 
 `dwbc-oracle` (the original, github.com/ryanxhr/DWBC; it needs preferred ids), d is that of the preferred set D_E:
 
-    policy  alpha E_E[ -log pi ] - E_E[ -log pi (eta / (d (1 - d)) + 1) ] + E_U[ -log pi (1 / (1 - d) - 1) 1[d >= 1/2] ]
+    policy  alpha E_E[ loss ] - E_E[ loss (eta / (d (1 - d)) + 1) ] + E_U[ loss (1 / (1 - d) - 1) 1[d >= 1/2] ]
 
-d's output is clipped to [0.1, 0.9], its log-likelihood input to a fixed range mapped to [0, 1]. Differences from the
-original: policy.head=det has no likelihood, d then reads (s, a) alone; `period` is 10, not 100 (at 1e5 steps a period
-of 100 leaves the discriminator nearly untrained); log pi is the tanh-Gaussian's own, its Jacobian with the right sign.
+d's output is clipped to [0.1, 0.9], its log-likelihood input to a fixed range mapped to [0, 1]. The loss is that of
+every method here, the squared error of a deterministic head, which has no likelihood: the log pi that d reads is then
+that of a tanh-Gaussian of the same size, trained by E_U[ -log pi ] on the same batches, that acts nowhere. With
+policy.head=tanh_gauss, the original's, loss is -log pi of the policy itself and d reads that one. Other differences:
+`period` is 10, not 100 (at 1e5 steps a period of 100 leaves the discriminator nearly untrained); the Jacobian of the
+tanh has the right sign.
 """
 
 from __future__ import annotations
@@ -26,15 +29,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from baselines.batches import StepSampler
 from baselines.bc import safe_trajectories
 from baselines.discriminator import DiscriminatorConfig
-from safemil.algorithm.cloning import TransitionSampler, cloning_objective, make_policy
+from safemil.algorithm.cloning import cloning_objective, make_policy, weighted_loss
 from safemil.config.overrides import Settings, setting
 from safemil.config.settings import PolicyConfig
 from safemil.data.splits import HiddenLabels, Split
 from safemil.nn.layers import StackedMLP
 from safemil.nn.networks import Normalizer, extract_replica
-from safemil.nn.policies import Policy
+from safemil.nn.policies import Likelihood, Policy
 from safemil.nn.streams import make_generators
 from safemil.training.context import FitContext
 from safemil.training.fit_result import FitResult, SnapshotRecorder
@@ -54,9 +58,7 @@ class DWBCConfig(Settings):
     period: int = setting(10, "policy steps for one discriminator step", low=1)
     alpha: float = setting(7.5, "weight of the preferred set's own loss (dwbc-oracle alone)", low=0.0)
     discriminator: DiscriminatorConfig = dataclasses.field(default_factory=lambda: DiscriminatorConfig(steps=0))
-    policy: PolicyConfig = dataclasses.field(
-        default_factory=lambda: PolicyConfig(head="tanh_gauss", learning_rate=1e-4, weight_decay=0.005)
-    )
+    policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
 
 
 def discriminator_loss(labeled: Tensor, unlabeled: Tensor, eta: float) -> Tensor:
@@ -65,7 +67,10 @@ def discriminator_loss(labeled: Tensor, unlabeled: Tensor, eta: float) -> Tensor
 
 
 class Discriminator(nn.Module):
-    """d(s, a, log pi(a|s)): two branches of 128, one layer of 256, sigmoid, clipped. ``policy`` None: (s, a) alone."""
+    """d(s, a, log pi(a|s)): two branches of 128, one layer of 256, sigmoid, clipped.
+
+    ``policy`` supplies log pi; in a checkpoint it is built from its shape.
+    """
 
     def __init__(
         self,
@@ -76,11 +81,11 @@ class Discriminator(nn.Module):
         policy_shape: dict | None = None,
     ) -> None:
         super().__init__()
-        self.policy = Policy(generators, **policy_shape) if policy is None and policy_shape else policy
+        self.policy = policy or Policy(generators, **(policy_shape or {}))
         self.shape = {
             "observation_dim": observation_dim,
             "action_dim": action_dim,
-            "policy_shape": None if self.policy is None else self.policy.shape,
+            "policy_shape": self.policy.shape,
         }
         self.normalizer = Normalizer(len(generators), observation_dim)
         self.steps = StackedMLP(generators, (observation_dim + action_dim, 128))
@@ -89,13 +94,8 @@ class Discriminator(nn.Module):
 
     def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
         """``(R, n, .)`` -> ``(R, n)`` in [0.1, 0.9]."""
-        if self.policy is None:
-            level = torch.zeros_like(observations[..., :1])
-        else:
-            with torch.no_grad():
-                log_prob = self.policy.log_prob(observations, actions).unsqueeze(-1)
-            low, high = LOG_PROB_RANGE
-            level = (log_prob.clamp(low, high) - low) / (high - low)
+        with torch.no_grad():
+            level = likelihood_level(self.policy.log_prob(observations, actions)).unsqueeze(-1)
         steps = self.steps(torch.cat([self.normalizer(observations), actions], dim=-1))
         joined = self.joined(torch.relu(torch.cat([steps, self.likelihood(level)], dim=-1)))
         return torch.sigmoid(joined).squeeze(-1).clamp(*OUTPUT_RANGE)
@@ -105,15 +105,26 @@ class Discriminator(nn.Module):
         return [p for name, p in self.named_parameters() if not name.startswith("policy.")]
 
 
+def likelihood_level(log_prob: Tensor) -> Tensor:
+    """log pi clipped to a fixed range and mapped to [0, 1]."""
+    low, high = LOG_PROB_RANGE
+    return (log_prob.clamp(low, high) - low) / (high - low)
+
+
 PolicyLoss = Callable[[Policy, Discriminator, Batch], tuple[Tensor, Info]]
 
 
-def weighted_by_distrust(policy: Policy, discriminator: Discriminator, batch: Batch) -> tuple[Tensor, Info]:
+def policy_weights(d: Tensor) -> Tensor:
+    """DWBC-NU's, 1 - d."""
+    return 1 - d
+
+
+def policy_loss_of_unlabeled(policy: Policy, discriminator: Discriminator, batch: Batch) -> tuple[Tensor, Info]:
     """DWBC-NU's: E_U[(1 - d) loss]."""
     with torch.no_grad():
         d = discriminator(batch["unlabeled_observations"], batch["unlabeled_actions"])
     losses = policy.loss(batch["unlabeled_observations"], batch["unlabeled_actions"])
-    return ((1 - d) * losses).mean(1), discriminator_info(d)
+    return weighted_loss(losses, policy_weights(d)), discriminator_info(d)
 
 
 def original_policy_loss(eta: float, alpha: float) -> PolicyLoss:
@@ -127,14 +138,14 @@ def original_policy_loss(eta: float, alpha: float) -> PolicyLoss:
             with torch.no_grad():
                 trusts[name] = discriminator(*pair)
         on_preferred, on_unlabeled = original_weights(trusts["labeled"], trusts["unlabeled"], eta, alpha)
-        total = (on_preferred * losses["labeled"]).mean(1) + (on_unlabeled * losses["unlabeled"]).mean(1)
+        total = weighted_loss(losses["labeled"], on_preferred) + weighted_loss(losses["unlabeled"], on_unlabeled)
         return total, discriminator_info(trusts["unlabeled"])
 
     return loss
 
 
 def original_weights(labeled: Tensor, unlabeled: Tensor, eta: float, alpha: float) -> tuple[Tensor, Tensor]:
-    """Weights of -log pi on D_E and on D_U; the first stays positive only where alpha > eta / (d (1 - d)) + 1."""
+    """Weights of the loss on D_E and on D_U; the first stays positive only where alpha > eta / (d (1 - d)) + 1."""
     on_preferred = alpha - eta / (labeled * (1 - labeled)) - 1
     return on_preferred, (1 / (1 - unlabeled) - 1) * (unlabeled >= 0.5)
 
@@ -148,7 +159,7 @@ def discriminator_info(d: Tensor) -> Info:
 def fit(splits: Sequence[Split], config: DWBCConfig, context: FitContext) -> list[FitResult]:
     """DWBC-NU."""
     labeled = [split.nonpreferred for split in splits]
-    return fit_pair(splits, labeled, weighted_by_distrust, config, context)
+    return fit_pair(splits, labeled, policy_loss_of_unlabeled, config, context)
 
 
 def fit_original(
@@ -173,25 +184,27 @@ def fit_pair(
     """Discriminator and policy on the same batches, the discriminator every ``period`` steps."""
     data, steps = splits[0].trajectories, Transitions.from_splits(splits, context.device)
     policy = make_policy(splits, config.policy, context)
-    discriminator = Discriminator(
-        make_generators(context.seeds, "discriminator"),
-        data.observation_dim,
-        data.action_dim,
-        policy if hasattr(policy.head, "log_prob") else None,
-    ).to(context.device)
+    beside = dataclasses.replace(config.policy, head="tanh_gauss")
+    own_density = isinstance(policy.head, Likelihood)
+    likelihood = policy if own_density else make_policy(splits, beside, context, "likelihood network")
+    generators = make_generators(context.seeds, "discriminator")
+    discriminator = Discriminator(generators, data.observation_dim, data.action_dim, likelihood).to(context.device)
     if config.policy.normalize_observations:
         set_normalizers([discriminator.normalizer], splits)
-    sampler = PairSampler(splits, labeled, steps, context.seeds, config.policy.batch_size)
+    sets = {"labeled": labeled, "unlabeled": [split.unlabeled for split in splits]}
+    rows = {name: [data.rows(indices) for indices in chosen] for name, chosen in sets.items()}
+    sampler = StepSampler(rows, steps, context.seeds, config.policy.batch_size)
 
     def train_discriminator(batch: Batch) -> tuple[Tensor, Info]:
-        labeled, unlabeled = (
-            discriminator(batch[f"{name}_observations"], batch[f"{name}_actions"]) for name in PairSampler.NAMES
-        )
+        labeled, unlabeled = (discriminator(batch[f"{name}_observations"], batch[f"{name}_actions"]) for name in sets)
         return discriminator_loss(labeled, unlabeled, config.eta), {"discriminator_positive": labeled.detach().mean(1)}
 
-    def objective(period: int) -> Objective:
+    def train_likelihood(batch: Batch) -> tuple[Tensor, Info]:
+        return likelihood.loss(batch["unlabeled_observations"], batch["unlabeled_actions"]).mean(1), {}
+
+    def objectives(period: int) -> list[Objective]:
         settings = config.discriminator
-        return Objective(
+        of_discriminator = Objective(
             "discriminator",
             discriminator.own_parameters(),
             train_discriminator,
@@ -199,17 +212,17 @@ def fit_pair(
             weight_decay=settings.weight_decay,
             period=period,
         )
+        beside_it = [] if own_density else [cloning_objective(likelihood, beside, train_likelihood, "likelihood")]
+        return [of_discriminator, *beside_it]
 
     if config.discriminator.steps:
         steps_before = config.discriminator.steps
-        train("discriminator", [objective(1)], sampler.draw, sampler.prepare, context, steps=steps_before)
+        train("discriminator", objectives(1), sampler.draw, sampler.prepare, context, steps=steps_before)
     recorder = SnapshotRecorder(policy, config.policy.steps, context.snapshots)
+    cloning = cloning_objective(policy, config.policy, lambda batch: policy_loss(policy, discriminator, batch))
     train(
         "policy",
-        [
-            objective(config.period),
-            cloning_objective(policy, config.policy, lambda batch: policy_loss(policy, discriminator, batch)),
-        ],
+        [*objectives(config.period), cloning],
         sampler.draw,
         sampler.prepare,
         context,
@@ -217,33 +230,3 @@ def fit_pair(
         recorder=recorder,
     )
     return recorder.results([extract_replica(discriminator, index) for index in range(len(splits))])
-
-
-class PairSampler:
-    """As many steps of a labeled set as of D_U, drawn independently."""
-
-    NAMES = ("labeled", "unlabeled")
-
-    def __init__(
-        self,
-        splits: Sequence[Split],
-        labeled: Sequence[np.ndarray],
-        steps: Transitions,
-        seeds: Sequence[int],
-        batch_size: int,
-    ) -> None:
-        self.samplers = {}
-        for name, chosen in zip(self.NAMES, (labeled, [split.unlabeled for split in splits]), strict=True):
-            rows = [splits[0].trajectories.rows(indices) for indices in chosen]
-            self.samplers[name] = TransitionSampler(rows, steps, seeds, batch_size, purpose=f"{name} transitions")
-
-    def draw(self, n_steps: int) -> Batch:
-        """Rows of each set, ``(n_steps, R, batch_size)``."""
-        return {name: sampler.draw(n_steps)["rows"] for name, sampler in self.samplers.items()}
-
-    def prepare(self, drawn: Batch) -> Batch:
-        """Rows -> observations and actions of each set, ``(R, batch_size, .)``."""
-        batch: Batch = {}
-        for name, sampler in self.samplers.items():
-            batch[f"{name}_observations"], batch[f"{name}_actions"] = sampler.steps(drawn[name])
-        return batch

@@ -18,6 +18,8 @@ def learner(method: str, name: str) -> type[Learner]:
         config = registered.config()
         known = dotted_fields(config)
         steps = {key: value for key, value in LAPTOP_STEPS.items() if key in known}
+        if "discriminator.steps" in known:
+            steps["discriminator.steps"] = min(config.discriminator.steps, LAPTOP_STEPS["policy.steps"])
         return override(config, steps)
 
     body = {"method": method, "__doc__": f"{registered.label}: {registered.summary}.", "__module__": __name__}

@@ -63,6 +63,8 @@ METHODS: dict[str, Method] = {
     "ppl-trex": Method("baselines.ppl:fit_trex", "TREXConfig", LIMITED, BOTH, "T-REX", PALE, "d", "the same in T-REX's form"),
     "dwbc": Method("baselines.dwbc:fit", "DWBCConfig", LIMITED, BOTH, "DWBC-NU", SKY, "v", "discriminator-weighted cloning"),
     "safedice": Method("baselines.safedice:fit", "SafeDICEConfig", LIMITED, BOTH, "SafeDICE", PURPLE, "P", "density-ratio cloning"),
+    "uniq": Method("baselines.uniq:fit", "UNIQConfig", LIMITED, BOTH, "UNIQ", GREY, "*", "soft Q-learning away from D_N"),
+    "osil": Method("baselines.osil:fit", "OSILConfig", LIMITED, BOTH, "OSIL", PALE, "p", "cloning with a penalty on future cost"),
     "dexperts": Method("baselines.dexperts:fit", "DExpertsConfig", LIMITED, BOTH, "DExperts", GREY, "X", "product of experts"),
     "bc-all": Method("baselines.bc:fit", "BCConfig", LIMITED, "D_U", "BC-All", BLACK, "s", "clone all of D_U"),
     "bc-safe": Method("baselines.bc:fit_safe", "BCConfig", ORACLE, "D_U, true costs", "BC-Safe", BLACK, "D", "clone D_U within the limit"),

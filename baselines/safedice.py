@@ -4,14 +4,15 @@
     discriminator  min over x   -log c(x_N) - log(1 - c(x_U)) + 10 GP,   c = sigmoid(x) = d_N / (d_N + d_U) at best
     ratio          r = log[ (1 - (1 + alpha) c) / ((1 - alpha)(1 - c)) ] = log(d_P / d_U)
     value          min over nu  (1 - g) E_{s0}[nu] + log E_U[exp A],   A = r + g nu(s') - nu(s)
-    policy         min over pi  E_U[ w * -log pi ],   w = exp(A) with mean 1
+    policy         min over pi  E_U[ w * loss(pi(s), a) ],   w = exp(A) with mean 1
 
 alpha is at most min over D_U of 1/c - 1, by definition of the model; that minimum is an extreme value which one
 over-confident c drives to 0 (and SafeDICE to bc-all), so we take a low quantile of it and report both.
 
 Differences from the release: the quantile; r is computed in log space and never standardized by default (the release is
 ambiguous, and standardizing breaks w = d_P / d_U); observations normalized, the penalty taken on normalized inputs;
-tanh-Gaussian policy; no absorbing rows, the last step of a trajectory has no successor and is left out.
+the policy is that of every method here, squared error on a deterministic head (the release's -log pi of a
+tanh-Gaussian: policy.head=tanh_gauss); no absorbing rows, a trajectory's last step has no successor and is left out.
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from baselines.discriminator import DiscriminatorConfig
-from safemil.algorithm.cloning import cloning_objective, make_policy
+from baselines.batches import StepSampler, rows_with_successors
+from baselines.critics import Value
+from baselines.discriminator import DiscriminatorConfig, logistic_loss
+from safemil.algorithm.cloning import cloning_objective, make_policy, weighted_loss
 from safemil.config.overrides import Settings, setting
 from safemil.config.settings import PolicyConfig
 from safemil.data.splits import Split
-from safemil.nn.layers import StackedMLP
-from safemil.nn.networks import Normalizer, StepScorer, extract_replica, slopes
-from safemil.nn.streams import IndexTable, Streams, make_generators
+from safemil.nn.networks import StepScorer, extract_replica, slopes
+from safemil.nn.streams import make_generators
 from safemil.training.context import FitContext
 from safemil.training.fit_result import FitResult, SnapshotRecorder, score_rows
 from safemil.training.loop import train
@@ -56,14 +58,7 @@ class SafeDICEConfig(Settings):
     standardize_reward: bool = setting(False, "the release is ambiguous; breaks w = d_P / d_U")
     nu_learning_rate: float = setting(1e-4, "of the value network", low=0.0)
     nu_penalty: float = setting(1e-6, "on the gradient of nu", low=0.0)
-    policy: PolicyConfig = dataclasses.field(
-        default_factory=lambda: PolicyConfig(head="tanh_gauss", batch_size=512, learning_rate=1e-4)
-    )
-
-
-def discriminator_loss(nonpreferred: Tensor, unlabeled: Tensor) -> Tensor:
-    """Logistic loss of logits, mean over the last axis: D_N is the positive class."""
-    return nn.functional.softplus(-nonpreferred).mean(-1) + nn.functional.softplus(unlabeled).mean(-1)
+    policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
 
 
 def log_density_ratio(logits: Tensor, alpha: Tensor) -> Tensor:
@@ -99,54 +94,6 @@ def policy_weights(advantages: Tensor) -> Tensor:
     return torch.softmax(advantages, dim=-1) * advantages.shape[-1]
 
 
-class Value(nn.Module):
-    """nu(s), ``(R, n, observation_dim)`` -> ``(R, n)``."""
-
-    def __init__(self, generators: Sequence[torch.Generator], observation_dim: int) -> None:
-        super().__init__()
-        self.normalizer = Normalizer(len(generators), observation_dim)
-        self.mlp = StackedMLP(generators, (observation_dim, 256, 256, 1), initialization="he")
-
-    def forward(self, observations: Tensor) -> Tensor:
-        return self.mlp(self.normalizer(observations)).squeeze(-1)
-
-    def slopes(self, observations: Tensor) -> Tensor:
-        """Gradient of nu(s) with respect to s, ``(R, n, observation_dim)``."""
-        return slopes(self.mlp, self.normalizer(observations)) * self.normalizer.scale
-
-
-class SuccessorSampler:
-    """Batches of steps of D_N, steps of D_U with their successors, and initial steps of D_U."""
-
-    def __init__(self, splits: Sequence[Split], steps: Transitions, seeds: Sequence[int], batch_size: int) -> None:
-        data, device = splits[0].trajectories, steps.observations.device
-        last = np.zeros(len(data.observations), dtype=bool)
-        last[data.offsets[1:] - 1] = True
-        sets = {
-            "nonpreferred": [data.rows(split.nonpreferred) for split in splits],
-            "unlabeled": [(rows := data.rows(split.unlabeled))[~last[rows]] for split in splits],
-            "initial": [data.offsets[split.unlabeled] for split in splits],
-        }
-        self.tables = {name: IndexTable(rows, device) for name, rows in sets.items()}
-        self.streams = {name: Streams(seeds, f"safedice {name}", device) for name in (*sets, "interpolation")}
-        self.steps, self.batch_size = steps, batch_size
-
-    def draw(self, n_steps: int) -> Batch:
-        """Rows of each set, and the interpolation coefficients of the gradient penalty."""
-        drawn = {
-            name: t.sample(self.streams[name].uniform(n_steps, self.batch_size)) for name, t in self.tables.items()
-        }
-        return {**drawn, "mix": self.streams["interpolation"].uniform(n_steps, 2, self.batch_size).float()}
-
-    def prepare(self, drawn: Batch) -> Batch:
-        """Rows -> observations and actions, ``(R, batch_size, .)``."""
-        batch: Batch = {"mix": drawn["mix"], "rows": drawn["unlabeled"]}
-        for name in self.tables:
-            batch[f"{name}_observations"], batch[f"{name}_actions"] = self.steps(drawn[name])
-        batch["next_observations"], _ = self.steps(drawn["unlabeled"] + 1)
-        return batch
-
-
 def interpolates(nonpreferred: Tensor, unlabeled: Tensor, mix: Tensor) -> Tensor:
     """Points ``(R, 2 n, width)`` between D_N and D_U, then between two of D_U; shares ``mix`` ``(R, 2, n)``."""
     others = (nonpreferred, unlabeled.roll(1, dims=1))
@@ -159,9 +106,7 @@ def gradient_penalty(slope: Tensor) -> Tensor:
     return (slope.norm(dim=-1) - 1).square().mean(1)
 
 
-def train_discriminator(
-    network: StepScorer, sampler: SuccessorSampler, config: SafeDICEConfig, context: FitContext
-) -> None:
+def train_discriminator(network: StepScorer, sampler: StepSampler, config: SafeDICEConfig, context: FitContext) -> None:
     """Logistic regression with gradient penalty; its last bias stays zero, as in the release."""
     parameters = [p for p in network.parameters() if p is not network.mlp.layers[-1].bias]
 
@@ -173,7 +118,7 @@ def train_discriminator(
         logits = network.read(network.mlp(torch.cat([nonpreferred, unlabeled], dim=1)))
         penalty = gradient_penalty(slopes(network.mlp, interpolates(nonpreferred, unlabeled, batch["mix"])))
         info = {"gradient_penalty": penalty.detach()}
-        return discriminator_loss(*logits.chunk(2, dim=1)) + config.gradient_penalty * penalty, info
+        return logistic_loss(*logits.chunk(2, dim=1)) + config.gradient_penalty * penalty, info
 
     settings = config.discriminator
     objective = Objective("discriminator", parameters, loss, settings.learning_rate, weight_decay=settings.weight_decay)
@@ -195,7 +140,10 @@ def fit(splits: Sequence[Split], config: SafeDICEConfig, context: FitContext) ->
     policy = make_policy(splits, config.policy, context)
     if config.policy.normalize_observations:
         set_normalizers([network.normalizer, value.normalizer], splits)
-    batches = SuccessorSampler(splits, steps, seeds, config.discriminator.batch_size)
+    unlabeled = [rows_with_successors(data, split.unlabeled) for split in splits]
+    sets = {"nonpreferred": [data.rows(split.nonpreferred) for split in splits], "unlabeled": unlabeled}
+    size = config.discriminator.batch_size
+    batches = StepSampler(sets, steps, seeds, size, uniform={"mix": (2, size)})
     train_discriminator(network, batches, config, context)
     logits = score_rows(network, steps, [data.rows(split.unlabeled) for split in splits])
     estimated = config.alpha == "estimated"
@@ -205,7 +153,8 @@ def fit(splits: Sequence[Split], config: SafeDICEConfig, context: FitContext) ->
     if config.standardize_reward:
         ratios = [log_density_ratio(torch.tensor(own), torch.tensor(a)) for own, a in zip(logits, alphas, strict=True)]
         scale = [torch.stack([f(r) for r in ratios]).unsqueeze(1).to(device) for f in (torch.mean, torch.std)]
-    sampler = SuccessorSampler(splits, steps, seeds, config.policy.batch_size)
+    sets = {"unlabeled": unlabeled, "initial": [data.offsets[split.unlabeled] for split in splits]}
+    sampler = StepSampler(sets, steps, seeds, config.policy.batch_size, followed="unlabeled")
 
     def prepare(drawn: Batch) -> Batch:
         batch = sampler.prepare(drawn)
@@ -229,7 +178,7 @@ def fit(splits: Sequence[Split], config: SafeDICEConfig, context: FitContext) ->
             weights = policy_weights(advantages(batch["ratio"], here, following, config.discount))
         losses = policy.loss(batch["unlabeled_observations"], batch["unlabeled_actions"])
         info = {"weight_max": weights.amax(1), "weight_ess": weights.sum(1) ** 2 / weights.square().sum(1)}
-        return (weights * losses).mean(1), info
+        return weighted_loss(losses, weights), info
 
     recorder = SnapshotRecorder(policy, config.policy.steps, context.snapshots)
     train(

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from baselines import dexperts, dwbc, oracle_cost, ppl, safedice
+from baselines import dexperts, discriminator, dwbc, oracle_cost, ppl, safedice
 from baselines.ppl import PPLConfig
 from safemil.algorithm import safemil as method
+from safemil.algorithm.cloning import weighted_loss
 from safemil.config.overrides import dotted_fields, override
-from safemil.config.settings import CostModelConfig, SafeMILConfig, WeightsConfig
+from safemil.config.settings import CostModelConfig, PolicyConfig, SafeMILConfig, WeightsConfig
 from safemil.training.context import FitContext
 from tests.conftest import toy_splits
-from tests.test_methods import SMALL, fit
+from tests.test_methods import SMALL, actions_of, fit
 
 # The one-state example of algorithms: two actions, d_N = (.9, .1), d_P = (.2, .8), p = .5.
 D_N, D_P, P = torch.tensor([0.9, 0.1], dtype=torch.float64), torch.tensor([0.2, 0.8], dtype=torch.float64), 0.5
@@ -62,7 +63,7 @@ def test_dwbc_discriminator_and_weights_are_exact_at_the_right_prior():
     (logits,) = minimize(loss, 2)
     d = torch.sigmoid(logits)
     np.testing.assert_allclose(d, [0.818, 0.111], atol=1e-3)
-    policy = (1 - d) * D_U
+    policy = dwbc.policy_weights(d) * D_U
     np.testing.assert_allclose(policy / policy.sum(), D_P, atol=1e-3)
 
 
@@ -74,9 +75,42 @@ def test_dwbc_original_weights():
     np.testing.assert_allclose(on_unlabeled, [0.0, 1.0, 9.0], rtol=1e-5)
 
 
-def test_dwbc_without_a_likelihood_reads_state_and_action_alone():
-    (learned,), _ = fit("dwbc", **{"policy.head": "det"})
-    assert learned.scorer.policy is None
+def test_dwbc_reads_a_likelihood_that_acts_nowhere():
+    """With the common head, log pi is a Gaussian's beside it, cloned plainly: no weight reaches it, nor does it act."""
+    (first,), pairs = fit("dwbc", eta=0.3)
+    (second,), _ = fit("dwbc", eta=0.9)
+    assert first.policy.shape["head"] == "det" and first.scorer.policy.shape["head"] == "tanh_gauss"
+    same = zip(first.scorer.policy.state_dict().values(), second.scorer.policy.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in same)
+    assert not np.allclose(actions_of(first, pairs), actions_of(second, pairs))
+    data = pairs[0][0].trajectories
+    batch = torch.tensor(data.observations[None, :99]), torch.tensor(data.actions[None, :99])
+    before = first.scorer(*batch)
+    for parameter in first.scorer.policy.parameters():
+        parameter.zero_()
+    assert not torch.equal(before, first.scorer(*batch))  # d does read it
+
+
+def test_dwbc_s_own_head_is_its_own_likelihood():
+    (learned,), _ = fit("dwbc", **{"policy.head": "tanh_gauss"})
+    acting, read = learned.policy.state_dict(), learned.scorer.policy.state_dict()
+    assert all(torch.equal(acting[name], read[name]) for name in acting)
+
+
+def test_dwbc_likelihood_is_clipped_and_scaled():
+    found = dwbc.likelihood_level(torch.tensor([-100.0, -60.0, -25.0, 10.0, 20.0]))
+    np.testing.assert_allclose(found, [0.0, 0.0, 0.5, 1.0, 1.0])
+
+
+def test_every_label_limited_method_clones_by_the_same_loss():
+    """One head, one loss, one budget by default; the product of experts needs two densities and keeps its own."""
+    from baselines.registry import LABEL_LIMITED, METHODS
+
+    common = {name: METHODS[name].config().policy for name in LABEL_LIMITED}
+    assert common.pop("dexperts") == PolicyConfig(head="tanh_gauss")
+    assert set(common.values()) == {PolicyConfig()} and PolicyConfig().head == "det"
+    losses, weights = torch.tensor([[1.0, 4.0]]), torch.tensor([[0.5, 1.5]])
+    assert weighted_loss(losses, weights).tolist() == [3.25]
 
 
 def test_safedice_discriminator_ratio_and_policy():
@@ -84,7 +118,7 @@ def test_safedice_discriminator_ratio_and_policy():
 
     def loss(logits):
         counts = [(share * 10_000).round().long() for share in (D_N, D_U)]
-        return safedice.discriminator_loss(*(logits.repeat_interleave(own) for own in counts))
+        return discriminator.logistic_loss(*(logits.repeat_interleave(own) for own in counts))
 
     (logits,) = minimize(loss, 2)
     np.testing.assert_allclose(torch.sigmoid(logits), [0.6207, 0.1818], atol=1e-4)

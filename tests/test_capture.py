@@ -22,6 +22,7 @@ VARIANTS = [
     ("safemil", {"cost_model.heads": 2, "cost_model.modes": 2}),
     *(("safemil", {"cost_model.aggregator": name}) for name in AGGREGATORS),
     *(("bc-all", {"policy.head": name}) for name in ("tanh_gauss", "mix2")),
+    *((name, {"policy.head": "tanh_gauss"}) for name in ("dwbc", "osil")),
 ]
 PACKED = [(name, {}) for name, method in METHODS.items() if method.packed]
 

@@ -28,6 +28,8 @@ SMALL = {
     "discriminator.steps": 60,
     "discriminator.batch_size": 32,
     "ensemble": 2,
+    "critic.hidden": (16,),
+    "critic.learning_rate": 1e-2,
     "policy.steps": 120,
     "policy.batch_size": 32,
     "policy.hidden": (16,),

@@ -9,7 +9,16 @@ import torch
 from safemil.training.checkpoint import TrainingCheckpoint
 from tests.test_methods import actions_of, fit
 
-DIFFERING = ["safemil", "ppl-trex", "dwbc", "safedice", "dexperts", "bc-all"]  # the others train as one of these does
+DIFFERING = [
+    "safemil",
+    "ppl-trex",
+    "dwbc",
+    "safedice",
+    "uniq",
+    "osil",
+    "dexperts",
+    "bc-all",
+]  # the others train as one of these does
 
 
 class Killed(BaseException):

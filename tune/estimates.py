@@ -77,7 +77,9 @@ def training_seconds(trial: Trial, n_seeds: int, device: str = "cpu") -> float:
     config, measured = trial.config, rates()["training"][device]
     total = 0.0
     for stage, steps, rows, networks in stages(trial):
-        rate = measured[stage]
+        rate = measured.get(stage)
+        if rate is None:  # on a GPU not every method was measured
+            return math.nan
         total += steps * (rate["step_ms"] + rate["row_us"] / 1e3 * rows * networks * n_seeds) / 1e3
     if trial.method.startswith("osrl-"):  # not packed
         rate = measured.get(trial.method)  # OSRL's loops on a GPU: not measured
@@ -99,12 +101,16 @@ def stages(trial: Trial) -> list[tuple[str, int, int, int]]:
         cost = config.cost_model
         length = task.horizon if cost.segment_length == FULL_SEGMENT else int(cost.segment_length)
         rows = 2 * getattr(cost, "pairs", 1) * getattr(cost, "bag_size", getattr(cost, "batch_size", 1)) * length
-        parts.append(("cost_model", config.policy.steps if joint else cost.steps, rows, getattr(config, "ensemble", 1)))
+        family = "osil cost_model" if trial.method == "osil" else "cost_model"
+        parts.append((family, config.policy.steps if joint else cost.steps, rows, getattr(config, "ensemble", 1)))
         if joint:  # the policy learns from the same segments of D_U
             return [*parts, ("cloning", config.policy.steps, rows // 2, 1)]
     if hasattr(config, "discriminator"):
         settings = config.discriminator
         batch = getattr(settings, "batch_size", config.policy.batch_size)
         parts.append((f"{trial.method.split('-')[0]} discriminator", settings.steps, batch, 1))
+    if hasattr(config, "critic"):
+        steps = config.critic.updates * config.policy.steps
+        parts.append((f"{trial.method} critic", steps, config.policy.batch_size, 1))
     family = trial.method.split("-")[0] if trial.method.split("-")[0] in ("dwbc", "safedice") else "cloning"
     return [*parts, (family, config.policy.steps, config.policy.batch_size, 2 if trial.method == "dexperts" else 1)]

@@ -99,8 +99,12 @@ TUNING: dict[str, tuple[dict[str, Any], ...]] = {
     "safedice": combinations(
         _COST_ALONE, discriminator__learning_rate=(3e-5, 1e-4, 3e-4), gradient_penalty=(1.0, 10.0)
     ),
+    "uniq": combinations(_COST_ALONE, discriminator__learning_rate=(3e-5, 1e-4, 3e-4), dropout=(0.0, 0.5)),
+    "osil": combinations(_COST_ALONE, **_COST_MODEL),
     "dexperts": combinations(_NO_ROLLOUTS, policy__learning_rate=(1e-4, 3e-4, 1e-3), policy__weight_decay=(0.0, 0.01)),
 }
+
+_BY_BOTH_HEADS = ("bc-all", "dwbc", "safedice", "uniq", "osil")
 
 GRIDS: dict[str, Grid] = {
     "demo": Grid(
@@ -141,6 +145,25 @@ GRIDS: dict[str, Grid] = {
         "share of unsafe steps in the unsafe trajectories, 5 to 80 % (data of their own; lapse: 20 %)",
         tasks=tuple(f"PointCircle2@lapse{share}" for share in ("5", "10", "", "40", "80")),
         methods=("safemil", "ppl", "bc-all", "bc-safe"),
+    ),
+    "heads": Grid(
+        "the common head against the baselines' own, a tanh-Gaussian; the product of experts has no other",
+        methods=(*_BY_BOTH_HEADS, "dexperts"),
+        points={
+            **dict.fromkeys(_BY_BOTH_HEADS, combinations({}, policy__head=("det", "tanh_gauss"))),
+            "dexperts": ({"policy.head": "tanh_gauss"},),
+        },
+        tuned=True,
+    ),
+    "uniq-beta": Grid(
+        "UNIQ's temperature, a sensitivity: no score chooses it",
+        methods=("uniq",),
+        axes={"beta": (1.0, 3.0, 5.0, 10.0, 20.0)},
+    ),
+    "osil-alpha": Grid(
+        "the weight of OSIL's penalty, a sensitivity: no score chooses it",
+        methods=("osil",),
+        axes={"alpha": (0.25, 1.0, 2.5, 5.0)},
     ),
     "mixture": Grid("share of D_U that is non-preferred", axes={"split.mixture": (0.2, 0.5, 0.8, 0.9, 0.95)}),
 }

@@ -22,24 +22,31 @@ from safemil.nn.streams import IndexTable, Streams, make_generators
 from safemil.training.context import FitContext
 from safemil.training.fit_result import FitResult, SnapshotRecorder
 from safemil.training.loop import train
-from safemil.training.objectives import Batch, Info, Objective
+from safemil.training.objectives import Batch, Info, Loss, Objective
 from safemil.training.transitions import Transitions, set_normalizers
 
 
-def make_policy(splits: Sequence[Split], config: PolicyConfig, context: FitContext) -> Policy:
+def make_policy(
+    splits: Sequence[Split], config: PolicyConfig, context: FitContext, purpose: str = "policy network"
+) -> Policy:
     """R freshly initialized policies that carry their split's observation statistics."""
     data = splits[0].trajectories
-    generators = make_generators(context.seeds, "policy network")
+    generators = make_generators(context.seeds, purpose)
     policy = Policy(generators, data.observation_dim, data.action_dim, config.hidden, config.head).to(context.device)
     if config.normalize_observations:
         set_normalizers([policy.normalizer], splits)
     return policy
 
 
-def cloning_objective(policy: Policy, config: PolicyConfig, loss) -> Objective:
+def weighted_loss(losses: Tensor, weights: Tensor) -> Tensor:
+    """Imitation losses and weights of pairs of D_U ``(R, n)`` -> ``(R,)``: how every method extracts its policy."""
+    return (weights * losses).mean(1)
+
+
+def cloning_objective(policy: Policy, config: PolicyConfig, loss: Loss, name: str = "policy") -> Objective:
     """An imitation loss of the policy with its optimizer."""
     return Objective(
-        "policy",
+        name,
         list(policy.parameters()),
         loss,
         config.learning_rate,
@@ -96,10 +103,8 @@ def clone(
     table = None if weights is None else weight_table(rows, weights, steps)
 
     def loss(batch: Batch) -> tuple[Tensor, Info]:
-        per_pair = policy.loss(batch["observations"], batch["actions"])
-        if table is not None:
-            per_pair = per_pair * table.gather(1, batch["rows"])
-        return per_pair.mean(1), {}
+        losses = policy.loss(batch["observations"], batch["actions"])
+        return losses.mean(1) if table is None else weighted_loss(losses, table.gather(1, batch["rows"])), {}
 
     sampler = TransitionSampler(rows, steps, context.seeds, config.batch_size)
     validation = ValidationLoss(policy, held_out, steps)
@@ -168,14 +173,18 @@ def weight_table(rows: Sequence[np.ndarray], weights: Sequence[np.ndarray], step
     return table.to(steps.observations.device)
 
 
+def evenly_spaced(rows: Sequence[np.ndarray], steps: Transitions, most: int) -> tuple[Tensor, Tensor]:
+    """Observations and actions of at most so many of each replica's rows, ``(R, n, .)``."""
+    n = min(most, *map(len, rows))
+    chosen = np.stack([own[np.linspace(0, len(own) - 1, n).astype(int)] for own in rows])
+    return steps(torch.as_tensor(chosen, device=steps.observations.device))
+
+
 class ValidationLoss:
     """Unweighted imitation loss on up to 2,000 evenly spaced held-out rows of each replica, ``(R,)``."""
 
     def __init__(self, policy: Policy, rows: Sequence[np.ndarray], steps: Transitions, most: int = 2_000) -> None:
-        n = min(most, *map(len, rows))
-        chosen = np.stack([own[np.linspace(0, len(own) - 1, n).astype(int)] for own in rows])
-        self.policy = policy
-        self.batch = steps(torch.as_tensor(chosen, device=steps.observations.device))
+        self.policy, self.batch = policy, evenly_spaced(rows, steps, most)
 
     @torch.no_grad()
     def __call__(self) -> np.ndarray:

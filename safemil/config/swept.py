@@ -34,6 +34,7 @@ SWEPT = (
     Swept("cost_model.modes", "modes", "modes", "modes"),
     Swept("cost_model.heads", "heads", "heads", "heads"),
     Swept("cost_model.scale", "scale", "scale", "scale"),
+    Swept("policy.head", "head", "head", "policy head"),
     Swept("osrl_faithful", "osrl_faithful", "faithful", "OSRL's own defaults"),
 )
 BY_SETTING = {swept.setting: swept for swept in SWEPT}

@@ -74,20 +74,26 @@ class StackedMLP(nn.Module):
         activation: str = "relu",
         initialization: str = "torch",
         last: str | None = None,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         self.layers: Sequence[StackedLinear] = nn.ModuleList(  # type: ignore[assignment]  # it says Module of its items
             StackedLinear(len(generators), n_in, n_out) for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)
         )
-        self.activation = activation
+        self.activation, self.layer_norm = activation, layer_norm
         for layer in self.layers:
             kind = last if last and layer is self.layers[-1] else initialization
             layer.initialize(kind, generators)
 
-    def embed(self, x: Tensor) -> Tensor:
-        """What the last layer reads."""
-        for layer in self.layers[:-1]:
-            x = ACTIVATIONS[self.activation](layer(x))
+    def embed(self, x: Tensor, units: Tensor | None = None) -> Tensor:
+        """What the last layer reads. ``units`` ``(R, n_hidden_layers, width)``: factors of the hidden units."""
+        for number, layer in enumerate(self.layers[:-1]):
+            x = layer(x)
+            if self.layer_norm and number == 0:  # to mean 0 and spread 1 over the units
+                x = nn.functional.layer_norm(x, x.shape[-1:])
+            x = ACTIVATIONS[self.activation](x)
+            if units is not None:
+                x = x * units[:, number].unsqueeze(1)
         return x
 
     def forward(self, x: Tensor) -> Tensor:

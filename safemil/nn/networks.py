@@ -53,6 +53,7 @@ class StepScorer(nn.Module):
         activation: str = "relu",
         initialization: str = "torch",
         last: str | None = None,
+        layer_norm: bool = False,
         outputs: int = 1,
     ) -> None:
         super().__init__()
@@ -68,6 +69,7 @@ class StepScorer(nn.Module):
             activation=activation,
             initialization=initialization,
             last=last,
+            layer_norm=layer_norm,
         )
 
     @property

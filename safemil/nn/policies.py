@@ -51,6 +51,10 @@ class Deterministic:
     def loss(self, output: Tensor, actions: Tensor) -> Tensor:
         return (torch.tanh(output) - actions).square().sum(-1)
 
+    def mode(self, output: Tensor) -> Tensor:
+        """The action taken in evaluation, with gradients."""
+        return torch.tanh(output)
+
     def action(self, output: np.ndarray) -> np.ndarray:
         return np.tanh(output)
 
@@ -74,6 +78,9 @@ class TanhGaussian(Likelihood):
     def log_prob(self, output: Tensor, actions: Tensor) -> Tensor:
         return tanh_gaussian_log_prob(*gaussian_parameters(output), actions).sum(-1)
 
+    def mode(self, output: Tensor) -> Tensor:
+        return torch.tanh(gaussian_parameters(output)[0])
+
     def action(self, output: np.ndarray) -> np.ndarray:
         mean, _ = np.split(output, 2, axis=-1)
         return np.tanh(mean.clip(-MEAN_CLIP, MEAN_CLIP))
@@ -96,6 +103,11 @@ class Mixture2(Likelihood):
         return torch.logsumexp(
             log_weights + tanh_gaussian_log_prob(mean, log_std, actions.unsqueeze(-2)).sum(-1), dim=-1
         )
+
+    def mode(self, output: Tensor) -> Tensor:
+        log_weights, mean, _ = self.components(output)
+        first = log_weights[..., :1] >= log_weights[..., 1:]
+        return torch.tanh(torch.where(first, mean[..., 0, :], mean[..., 1, :]))
 
     def action(self, output: np.ndarray) -> np.ndarray:
         means = np.split(output[..., 2:].reshape(*output.shape[:-1], 2, -1), 2, axis=-1)[0]

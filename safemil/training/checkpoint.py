@@ -7,7 +7,7 @@
 A method may train in several stages; they are told apart by their order. A stage that had ended is not run again: its
 networks are given their last values. Random numbers are not stored: the loop draws those of the steps it skips again,
 so that the streams stand where they stood. The result equals that of an undisturbed training bit for bit. What a stage
-changes besides its objectives' parameters would be lost; OSRL's methods have loops of their own and start from zero.
+changes besides its objectives' state would be lost; OSRL's methods have loops of their own and start from zero.
 """
 
 from __future__ import annotations
@@ -91,9 +91,7 @@ class StageState:
     ) -> None:
         self.on_snapshot = on_snapshot
         self.values = [objective.values for objective in objectives]
-        self.tensors = [
-            tensor for objective in objectives for tensor in (objective.values, *objective.optimizer.state())
-        ] + list(more)
+        self.tensors = [tensor for objective in objectives for tensor in objective.state()] + list(more)
         self.checkpoint = checkpoint
         if checkpoint is not None:
             self.state: dict[str, Any] = {"step": 0, "snapshots": []}

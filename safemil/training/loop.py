@@ -6,7 +6,8 @@ joint mode cost, then policy; DWBC discriminator, then policy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from safemil.nn.streams import BLOCK, sent
 from safemil.training.capture import Updates
 from safemil.training.checkpoint import StageState
 from safemil.training.context import FitContext
-from safemil.training.fit_result import SnapshotRecorder
 from safemil.training.memory import keep_freed_memory
 from safemil.training.objectives import Batch, Objective, schedule_factor
 from safemil.training.stopping import EarlyStopping, Ended, HeldOutLoss
@@ -39,6 +39,15 @@ class TrainingError(RuntimeError):
         return sorted({replica * n_seeds // self.n_replicas for replica in self.replicas})
 
 
+class Recorder(Protocol):
+    """Takes note of the networks after the steps that it names; on going on after a crash, of each once more."""
+
+    @property
+    def steps(self) -> Collection[int]: ...
+
+    def __call__(self, step: int) -> None: ...
+
+
 def train(
     stage: str,
     objectives: Sequence[Objective],
@@ -47,7 +56,7 @@ def train(
     context: FitContext,
     *,
     steps: int,
-    recorder: SnapshotRecorder | None = None,
+    recorder: Recorder | None = None,
     reports: int = 100,
     held_out: HeldOutLoss | None = None,
 ) -> Ended | None:
@@ -63,7 +72,7 @@ def train(
         draw: block length -> random numbers or indices with a leading axis of that length.
         prepare: one step's slice of a block -> batch (the gathers, on the device).
         context: device, precision, log and checkpoint; its seeds are those of ``draw``.
-        recorder: takes snapshots after the steps that it names.
+        recorder: called after the steps that it names.
         reports: how often metrics (means since the last report) are read back and passed to the log.
         held_out: the loss that the context's patience watches. With both, ``steps`` are the most that are taken,
             reports come with its looks, and there is one snapshot: of the parameters that were kept.

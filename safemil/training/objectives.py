@@ -94,6 +94,21 @@ def pieces(values: Tensor) -> list[Tensor]:
     return list(flat.chunk(PIECES)) if values.is_cuda else [flat]
 
 
+@dataclass(frozen=True)
+class Follower:
+    """A network that slowly follows another, parameter by parameter: followed += rate (leader - followed)."""
+
+    leader: Sequence[Tensor]
+    parameters: Sequence[Tensor]
+    rate: float
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One step in place."""
+        for own, other in zip(self.parameters, self.leader, strict=True):
+            own.lerp_(other, self.rate)
+
+
 @dataclass
 class Objective:
     """One loss and its optimizer.
@@ -110,6 +125,7 @@ class Objective:
     weight_decay: float = 0.0
     gradient_clip: float = 10.0
     period: int = 1  # takes a step every `period` steps of the loop
+    followers: Sequence[Follower] = ()  # take a step after each of this objective's
     values: nn.Parameter = field(init=False)  # (R, P) all parameters, of which `parameters` are views
     optimizer: AdamW = field(init=False)
     meter: Meter = field(init=False)
@@ -118,6 +134,11 @@ class Objective:
         self.parameters = list(self.parameters)
         self.values, self.meter = lay_out(self.parameters), Meter()
         self.optimizer = AdamW(self.values, self.learning_rate, self.weight_decay)
+
+    def state(self) -> list[Tensor]:
+        """All that changes from step to step."""
+        followed = [tensor for follower in self.followers for tensor in follower.parameters]
+        return [self.values, *self.optimizer.state(), *followed]
 
     def compile(self) -> None:
         """Let torch fuse the small operations of the loss and of its gradient; the first update then takes seconds."""
@@ -130,6 +151,8 @@ class Objective:
         torch.cat([gradient.flatten(1) for gradient in gradients], dim=1, out=self.optimizer.gradients)
         norm = clip_gradients(self.optimizer.gradients, self.gradient_clip)
         self.optimizer.step()
+        for follower in self.followers:
+            follower.step()
         self.meter.add({**info, f"{self.name}_loss": loss.detach(), f"{self.name}_gradient_norm": norm})
 
 
