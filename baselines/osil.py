@@ -25,6 +25,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ from baselines.ppl import PreferenceConfig, as_bags_of_one
 from safemil.algorithm.bags import segment_scores
 from safemil.algorithm.cloning import cloning_objective, make_policy, weight_table
 from safemil.algorithm.cost_model import CostModel, mil_loss
-from safemil.config.overrides import ConfigError, Settings, setting
+from safemil.config.overrides import ConfigError, Settings, setting, to_dict
 from safemil.config.settings import PolicyConfig
 from safemil.data.splits import Split
 from safemil.nn.layers import StackedMLP
@@ -45,10 +46,12 @@ from safemil.nn.policies import Policy
 from safemil.nn.streams import make_generators
 from safemil.training.context import FitContext
 from safemil.training.fit_result import FitResult, SnapshotRecorder, score_rows
+from safemil.training.kept_stages import train_once
 from safemil.training.loop import train
 from safemil.training.objectives import Batch, Info
 from safemil.training.transitions import Transitions, set_normalizers
 
+NETWORK: dict[str, Any] = {"activation": "elu", "initialization": "orthogonal"}  # of cost and critic
 EMBEDDING = 128  # width of f
 CONTRASTIVE_TEMPERATURE = 0.1
 HUBER_WIDTH = 2.0
@@ -122,15 +125,8 @@ class EmbeddingCost(StepScorer):
     def __init__(
         self, generators: Sequence[torch.Generator], observation_dim: int, action_dim: int, hidden: Sequence[int]
     ) -> None:
-        super().__init__(
-            generators,
-            observation_dim,
-            action_dim,
-            hidden,
-            activation="elu",
-            initialization="orthogonal",
-            outputs=EMBEDDING,
-        )
+        options = {**NETWORK, "outputs": EMBEDDING}
+        super().__init__(generators, observation_dim, action_dim, hidden, **options)
         self.last = StackedMLP(generators, (EMBEDDING, 1))
 
     @property
@@ -183,7 +179,15 @@ def fit_cost(
     model = ContrastiveCostModel(splits, settings, steps, context.seeds, network)
     if config.policy.normalize_observations:
         set_normalizers([network.normalizer], splits)
-    train("cost_model", [model.objective()], model.draw, model.prepare, context, steps=settings.steps)
+    train_once(
+        "cost_model",
+        [model.objective()],
+        model.draw,
+        model.prepare,
+        context,
+        steps=settings.steps,
+        defined_by=["osil", to_dict(settings), config.policy.normalize_observations],
+    )
     return model
 
 
@@ -197,16 +201,9 @@ def fit(splits: Sequence[Split], config: OSILConfig, context: FitContext) -> lis
     costs = score_rows(network, steps, rows)
     table = weight_table(rows, [centered(own) for own in costs] if config.osil_center else costs, steps)
     policy = make_policy(splits, config.policy, context)
-    critic = TwinCritic(
-        make_generators(context.seeds, "critic"),
-        data.observation_dim,
-        data.action_dim,
-        settings.hidden,
-        activation="elu",
-        initialization="orthogonal",
-        last="zero",
-        layer_norm=True,
-    ).to(context.device)
+    shape = data.observation_dim, data.action_dim, settings.hidden
+    critic = TwinCritic(make_generators(context.seeds, "critic"), *shape, **NETWORK, last="zero", layer_norm=True)
+    critic.to(context.device)
     if config.policy.normalize_observations:
         set_normalizers(critic.normalizers, splits)
     slow_critic, slow_policy = (copy.deepcopy(own).requires_grad_(False) for own in (critic, policy))
@@ -236,14 +233,14 @@ def fit(splits: Sequence[Split], config: OSILConfig, context: FitContext) -> lis
         info = {"q_policy": of_policy.detach().mean(1), "strength": strength, "imitation": losses.detach().mean(1)}
         return penalized_loss(losses, of_policy, strength), info
 
-    recorder = SnapshotRecorder(policy, settings.updates * config.policy.steps, context.snapshots)
+    n_steps = settings.updates * config.policy.steps
+    recorder = SnapshotRecorder(policy, n_steps, context.snapshots)
     cloning = cloning_objective(policy, config.policy, fit_policy)
     cloning.period = settings.updates
     cloning.followers = [follower(critic, slow_critic, settings), follower(policy, slow_policy, settings)]
     objectives = [critic_objective("critic", critic, fit_critic, settings), cloning]
-    n_steps = settings.updates * config.policy.steps
     train("policy", objectives, sampler.draw, prepare, context, steps=n_steps, recorder=recorder)
     learned = recorder.results([extract_replica(network, index) for index in range(len(splits))])
     for own, values in zip(learned, costs, strict=True):
-        own.extra = {"cost_center": float(np.quantile(values, CENTER_QUANTILE)), "cost_spread": float(values.std())}
+        own.extra = {"cost_center": float(np.quantile(values, CENTER_QUANTILE))}
     return learned

@@ -12,7 +12,11 @@ from tests.test_methods import actions_of, fit
 from tests.test_resuming import Killed, Records, keep
 
 SEEDS = (0, 1)
-CASES = [("safemil", "weights.kind", ("hard", "linear")), ("ppl-trex", "beta", (0.6, 0.1))]
+CASES = [
+    ("safemil", "weights.kind", ("hard", "linear")),
+    ("ppl-trex", "beta", (0.6, 0.1)),
+    ("osil", "alpha", (0.25, 2.5)),
+]
 
 
 @pytest.fixture
