@@ -14,8 +14,8 @@ PYTHON = $(shell for python in python3.11 python3.10 python3 /usr/local/bin/pyth
 
 # What `make test-core` runs: the tests of these files, which need no simulator, OSRL, Ray, pandas or plotting.
 CORE_TESTS = aggregates aggregators api baselines calibration capture cards claims cloning config convert corridor cost_model \
-	datasets diagnostics estimates failure_modes kept_stages methods metrics precision resuming splits stopping tasks train training \
-	trajectories weights whole_files
+	datasets diagnostics estimates failure_modes joint kept_stages methods metrics osil precision resuming splits stopping tasks train \
+	training trajectories uniq weights whole_files
 # Its environment: one for each Python, kept until `make clean`.
 CORE = .venv-core-$(shell '$(PYTHON)' -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 

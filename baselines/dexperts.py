@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from safemil.algorithm.cloning import clone, make_policy
+from safemil.algorithm.cloning import clone, make_policy, refuse_samples
 from safemil.config.overrides import ConfigError, Settings, setting
 from safemil.config.settings import PolicyConfig
 from safemil.data.splits import Split
@@ -117,6 +117,7 @@ def choose_strength(base: Policy, anti: Policy, split: Split) -> float:
 
 def fit(splits: Sequence[Split], config: DExpertsConfig, context: FitContext) -> list[FitResult]:
     """Base and anti-expert of each seed are cloned side by side, as twice as many replicas."""
+    refuse_samples(config.policy, "dexperts")
     if config.policy.head != "tanh_gauss":
         raise ConfigError(f"policy.head={config.policy.head}: a product of experts needs tanh_gauss")
     data = splits[0].trajectories

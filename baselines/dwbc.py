@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from baselines.batches import StepSampler
 from baselines.bc import safe_trajectories
 from baselines.discriminator import DiscriminatorConfig
-from safemil.algorithm.cloning import cloning_objective, make_policy, weighted_loss
+from safemil.algorithm.cloning import cloning_objective, make_policy, refuse_samples, weighted_loss
 from safemil.config.overrides import Settings, setting
 from safemil.config.settings import PolicyConfig
 from safemil.data.splits import HiddenLabels, Split
@@ -182,6 +182,7 @@ def fit_pair(
     context: FitContext,
 ) -> list[FitResult]:
     """Discriminator and policy on the same batches, the discriminator every ``period`` steps."""
+    refuse_samples(config.policy, "dwbc")
     data, steps = splits[0].trajectories, Transitions.from_splits(splits, context.device)
     policy = make_policy(splits, config.policy, context)
     beside = dataclasses.replace(config.policy, head="tanh_gauss")

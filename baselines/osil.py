@@ -35,7 +35,7 @@ from baselines.batches import StepSampler, rows_with_successors
 from baselines.critics import CriticConfig, TwinCritic, critic_objective, follower
 from baselines.ppl import PreferenceConfig, as_bags_of_one
 from safemil.algorithm.bags import segment_scores
-from safemil.algorithm.cloning import cloning_objective, make_policy, weight_table
+from safemil.algorithm.cloning import cloning_objective, make_policy, refuse_samples, weight_table
 from safemil.algorithm.cost_model import CostModel, mil_loss
 from safemil.config.overrides import ConfigError, Settings, setting, to_dict
 from safemil.config.settings import PolicyConfig
@@ -193,6 +193,7 @@ def fit_cost(
 
 def fit(splits: Sequence[Split], config: OSILConfig, context: FitContext) -> list[FitResult]:
     """The cost, then critic and policy on the same batches of D_U."""
+    refuse_samples(config.policy, "osil")
     if config.policy.head == "mix2":
         raise ConfigError("policy.head=mix2: osil's penalty needs one action, of det or tanh_gauss")
     data, steps, settings = splits[0].trajectories, Transitions.from_splits(splits, context.device), config.critic

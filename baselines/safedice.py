@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from baselines.batches import StepSampler, rows_with_successors
 from baselines.critics import Value
 from baselines.discriminator import DiscriminatorConfig, logistic_loss
-from safemil.algorithm.cloning import cloning_objective, make_policy, weighted_loss
+from safemil.algorithm.cloning import cloning_objective, make_policy, refuse_samples, weighted_loss
 from safemil.config.overrides import Settings, setting
 from safemil.config.settings import PolicyConfig
 from safemil.data.splits import Split
@@ -127,6 +127,7 @@ def train_discriminator(network: StepScorer, sampler: StepSampler, config: SafeD
 
 def fit(splits: Sequence[Split], config: SafeDICEConfig, context: FitContext) -> list[FitResult]:
     """Discriminator first, then value and policy on the same batches."""
+    refuse_samples(config.policy, "safedice")
     data, seeds, device = splits[0].trajectories, context.seeds, context.device
     steps = Transitions.from_splits(splits, device)
     network = StepScorer(

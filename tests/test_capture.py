@@ -17,6 +17,7 @@ from tests.test_resuming import Records, test_resumed_equals_undisturbed
 AGGREGATORS = ("softmax", "noisy-or", "deepsets", "attention", "set-transformer")
 VARIANTS = [
     ("safemil", {"mode": "joint"}),
+    ("safemil", {"mode": "joint", "policy.head": "mix2", "policy.sampled": True}),
     ("safemil", {"cost_model.segment_length": "full"}),
     ("safemil", {"cost_model.segment_by": "transition"}),
     ("safemil", {"cost_model.heads": 2, "cost_model.modes": 2}),
@@ -62,7 +63,7 @@ def test_an_interrupted_training_goes_on_with_graphs_of_its_own(tmp_path):
     assert len(graphs) == 4  # undisturbed, killed twice, resumed
 
 
-@pytest.mark.parametrize(("name", "settings"), [*PACKED, *VARIANTS[:4]])
+@pytest.mark.parametrize(("name", "settings"), [*PACKED, *VARIANTS[:5]])
 def test_losses_can_be_compiled(name, settings, monkeypatch):
     """Traced as for a GPU, and then run as traced: what a compiler would read is what was written."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))

@@ -24,6 +24,22 @@ PRESETS: dict[str, dict[str, Any]] = {  # a method's name holds what is for that
         "policy.schedule": "linear",
         "policy.weight_decay": 0.01,
     },
+    "author": {  # the first author's public research code, which is not the paper's: safemil alone differs from "paper"
+        "cost_model.steps": 1_000_000,
+        "cost_model.learning_rate": 1e-5,
+        "cost_model.schedule": "constant",
+        "policy.steps": 1_000_000,
+        "policy.learning_rate": 1e-5,
+        "policy.schedule": "constant",
+        "policy.weight_decay": 0.01,
+        "safemil": {
+            "mode": "joint",
+            "cost_model.pairs": 1,
+            "policy.head": "mix2",
+            "policy.sampled": True,
+            "policy.normalize_observations": False,
+        },
+    },
     "study": {  # bench's rates; five seeds take one core one to seven minutes (SafeDICE longest), OSRL's 6 to 25
         "cost_model.steps": 1_500,
         "discriminator.steps": 1_500,

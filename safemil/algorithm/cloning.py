@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from safemil.config.overrides import ConfigError
 from safemil.config.settings import PolicyConfig
 from safemil.data.splits import Split
 from safemil.nn.policies import Policy
@@ -36,6 +37,28 @@ def make_policy(
     if config.normalize_observations:
         set_normalizers([policy.normalizer], splits)
     return policy
+
+
+def refuse_samples(config: PolicyConfig, method: str) -> None:
+    """For methods that know no loss but their head's own.
+
+    Raises:
+        ConfigError: another is asked for.
+    """
+    if config.sampled:
+        raise ConfigError(f"policy.sampled=true: {method} has no such loss; safemil, ppl and cloning do")
+
+
+class SampleNumbers:
+    """The uniform numbers of a batch with which actions are drawn where policy.sampled says so; else none."""
+
+    def __init__(self, policy: Policy, config: PolicyConfig, seeds: Sequence[int], n_pairs: int) -> None:
+        self.shape = (n_pairs, policy.shape["action_dim"] + 1) if config.sampled else None
+        self.streams = Streams(seeds, "sampled actions", next(policy.parameters()).device)
+
+    def draw(self, n_steps: int) -> Batch:
+        """``(n_steps, R, n_pairs, action_dim + 1)``, under the name ``sampled``."""
+        return {} if self.shape is None else {"sampled": self.streams.uniform(n_steps, *self.shape).float()}
 
 
 def weighted_loss(losses: Tensor, weights: Tensor) -> Tensor:
@@ -103,10 +126,11 @@ def clone(
     table = None if weights is None else weight_table(rows, weights, steps)
 
     def loss(batch: Batch) -> tuple[Tensor, Info]:
-        losses = policy.loss(batch["observations"], batch["actions"])
+        losses = policy.loss(batch["observations"], batch["actions"], batch.get("sampled"))
         return losses.mean(1) if table is None else weighted_loss(losses, table.gather(1, batch["rows"])), {}
 
     sampler = TransitionSampler(rows, steps, context.seeds, config.batch_size)
+    numbers = SampleNumbers(policy, config, context.seeds, config.batch_size)
     validation = ValidationLoss(policy, held_out, steps)
 
     def log(stage: str, step: int, metrics: dict[str, np.ndarray]) -> None:
@@ -122,8 +146,8 @@ def clone(
     recorder.ended = train(
         "policy",
         [objective],
-        sampler.draw,
-        sampler.prepare,
+        lambda n_steps: {**sampler.draw(n_steps), **numbers.draw(n_steps)},
+        lambda drawn: {**drawn, **sampler.prepare(drawn)},
         logged,
         steps=config.steps,
         recorder=recorder,

@@ -55,7 +55,9 @@ def drawn(samplers: Sequence[SegmentSampler], uniform: Tensor) -> Batch:
 def make_cost_network(data: Trajectories, config: CostModelConfig, seeds: Sequence[int]) -> StepScorer:
     """One cost network per seed, of one head or several."""
     arguments = make_generators(seeds, "cost network"), data.observation_dim, data.action_dim, config.hidden
-    return CostNetwork(*arguments) if config.heads == 1 else MultiHeadCostNetwork(*arguments, config.heads)
+    if config.heads == 1:
+        return CostNetwork(*arguments, config.initialization)
+    return MultiHeadCostNetwork(*arguments, config.heads, config.initialization)
 
 
 class CostModel:

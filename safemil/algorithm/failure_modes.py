@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from safemil.data.splits import Split
-from safemil.nn.networks import StepScorer
+from safemil.nn.networks import COST_INITIALIZATIONS, StepScorer
 from safemil.nn.streams import IndexTable, make_generators
 
 RESTARTS = 10  # of k-means; the tightest clustering is taken
@@ -116,17 +116,12 @@ class MultiHeadCostNetwork(StepScorer):
         action_dim: int,
         hidden: Sequence[int],
         heads: int,
+        initialization: str = "zero-last",
     ) -> None:
-        super().__init__(
-            generators,
-            observation_dim,
-            action_dim,
-            hidden,
-            activation="elu",
-            initialization="orthogonal",
-            last="zero" if heads == 1 else "torch",
-            outputs=heads,
-        )
+        options = {**COST_INITIALIZATIONS[initialization], "activation": "elu", "outputs": heads}
+        if heads > 1:
+            options["last"] = "torch"
+        super().__init__(generators, observation_dim, action_dim, hidden, **options)
         self.shape["heads"] = heads
 
     def read(self, outputs: Tensor) -> Tensor:

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from safemil.algorithm.bags import segment_scores
-from safemil.algorithm.cloning import clone_trajectories, cloning_objective, make_policy
+from safemil.algorithm.cloning import SampleNumbers, clone_trajectories, cloning_objective, make_policy
 from safemil.algorithm.cost_model import CostModel
 from safemil.algorithm.weights import step_weights, trajectory_means
 from safemil.config.overrides import ConfigError, to_dict
-from safemil.config.settings import CostModelConfig, SafeMILConfig
+from safemil.config.settings import CostModelConfig, SafeMILConfig, WeightsConfig
 from safemil.data.splits import Split
 from safemil.nn.networks import extract_replica
 from safemil.training.context import FitContext
@@ -128,6 +128,28 @@ def weight_scale_steps(config: CostModelConfig) -> int:
     return min(int(config.segment_length), LONGEST_WEIGHT_SCALE)
 
 
+def segment_weights(costs: Tensor, factors: Tensor, config: WeightsConfig, horizon: float) -> Tensor:
+    """w of each step of drawn segments, mean 1 over the batch.
+
+    Args:
+        costs: ``(R, items, H)`` predicted costs.
+        factors: ``(R, items, H)`` discounts, 0 at padding.
+        horizon: G_H of the kinds that weigh single steps.
+    """
+    if config.kind in ("exponential", "exponential-segment"):  # the drawn segment stands for its trajectory
+        weights = torch.exp(-segment_scores(costs, factors).unsqueeze(-1) / config.beta).expand_as(factors)
+    elif config.kind == "exponential-step":
+        weights = torch.exp(-horizon * costs / config.beta)
+    else:
+        weights = 1.0 - costs
+    return weights / (weights.mean((1, 2), keepdim=True) + 1e-3)
+
+
+def discounted_loss(losses: Tensor, weights: Tensor, factors: Tensor) -> Tensor:
+    """Weighted imitation losses of segments ``(R, items, H)``, each step discounted as in the cost -> ``(R,)``."""
+    return (weights * factors * losses).sum((1, 2)) / factors.sum((1, 2))
+
+
 def fit_jointly(
     splits: Sequence[Split], cost_model: CostModel, config: SafeMILConfig, steps: Transitions, context: FitContext
 ) -> list[FitResult]:
@@ -137,34 +159,30 @@ def fit_jointly(
         raise ConfigError(f"weights.kind={kind}: mode=joint weighs segments or steps; use exponential-segment")
     policy = make_policy(splits, config.policy, context)
     recorder = SnapshotRecorder(policy, config.policy.steps, context.snapshots)
-    horizon = float(cost_model.samplers[1].powers[: weight_scale_steps(config.cost_model)].sum())
+    sampler = cost_model.samplers[1]
+    horizon = float(sampler.powers[: weight_scale_steps(config.cost_model)].sum())
+    n_items = config.cost_model.pairs * config.cost_model.bag_size
+    numbers = SampleNumbers(policy, config.policy, context.seeds, n_items * sampler.length)
 
-    @torch.no_grad()
-    def weights_of(observations: Tensor, actions: Tensor, factors: Tensor) -> Tensor:
-        """w of each step of the segments ``(R, items, H)``, mean 1 over the batch."""
-        costs = cost_model.network(observations, actions).view_as(factors)
-        if kind in ("exponential", "exponential-segment"):  # the drawn segment stands for its trajectory
-            z = segment_scores(costs, factors).unsqueeze(-1)
-            weights = torch.exp(-z / config.weights.beta).expand_as(factors)
-        elif kind == "exponential-step":
-            weights = torch.exp(-horizon * costs / config.weights.beta)
-        else:
-            weights = 1.0 - costs
-        return weights / (weights.mean((1, 2), keepdim=True) + 1e-3)
+    def prepare(drawn: Batch) -> Batch:
+        batch = cost_model.prepare(drawn)
+        return {**batch, "sampled": drawn["sampled"]} if "sampled" in drawn else batch
 
     def policy_loss(batch: Batch) -> tuple[Tensor, Info]:
-        unlabeled = {name: values.chunk(2, dim=1)[1] for name, values in batch.items()}
-        steps = unlabeled["observations"].flatten(1, 2), unlabeled["actions"].flatten(1, 2)
-        factors = unlabeled["factors"]
-        weights = weights_of(*steps, factors) * factors
-        return (weights * policy.loss(*steps).view_as(factors)).sum((1, 2)) / factors.sum((1, 2)), {}
+        observations, actions, factors = (
+            batch[name].chunk(2, dim=1)[1] for name in ("observations", "actions", "factors")
+        )
+        steps = observations.flatten(1, 2), actions.flatten(1, 2)
+        with torch.no_grad():
+            weights = segment_weights(cost_model.network(*steps).view_as(factors), factors, config.weights, horizon)
+        return discounted_loss(policy.loss(*steps, batch.get("sampled")).view_as(factors), weights, factors), {}
 
     objectives = [cost_model.objective(), cloning_objective(policy, config.policy, policy_loss)]
     train(
         "joint",
         objectives,
-        cost_model.draw,
-        cost_model.prepare,
+        lambda n_steps: {**cost_model.draw(n_steps), **numbers.draw(n_steps)},
+        prepare,
         context,
         steps=config.policy.steps,
         recorder=recorder,

@@ -66,7 +66,7 @@ class AggregationConfig(Settings):
 
 @dataclass(frozen=True)
 class CostModelConfig(SegmentCostConfig):
-    """The same with bags: SafeMIL's. The last five fields are variants; at their defaults the method is the paper's."""
+    """The same with bags: SafeMIL's. The last six fields are variants; at their defaults the method is the paper's."""
 
     bag_size: int = setting(128, "K, trajectories in a bag (the paper's tables use 128)", low=1)
     pairs: int = setting(4, "B, pairs of bags in an update (the paper uses 1)", low=1)
@@ -75,6 +75,9 @@ class CostModelConfig(SegmentCostConfig):
         "mean", "bag score from step costs, see safemil/algorithm/aggregators.py"
     )
     aggregation: AggregationConfig = dataclasses.field(default_factory=AggregationConfig)
+    initialization: Literal["zero-last", "plain"] = setting(
+        "zero-last", "orthogonal with a zero last layer (the first loss is log 2), or plain: torch's own"
+    )
     scale: float | Literal["sqrt", "bag"] = setting(
         1.0, "l in softplus(l (S(B_U) - S(B_N))): a number, sqrt (of K) or bag (K itself)", low=1e-6
     )
@@ -113,6 +116,9 @@ class PolicyConfig(Settings):
     learning_rate: float = setting(3e-4, "AdamW's", low=0.0)
     schedule: Literal["constant", "linear", "cosine"] = setting("cosine", "of the learning rate, to zero")
     weight_decay: float = setting(0.0, "decoupled", low=0.0)
+    sampled: bool = setting(
+        False, "squared error of a sample of the head instead of its own loss (safemil, ppl, cloning)"
+    )
     normalize_observations: bool = setting(True, "by mean and spread over D_N and D_U")
 
 

@@ -98,15 +98,25 @@ class StepScorer(nn.Module):
         return self.scores(observations, actions)
 
 
+COST_INITIALIZATIONS: dict[str, dict[str, Any]] = {
+    "zero-last": {"initialization": "orthogonal", "last": "zero"},  # the first author's older files
+    "plain": {"initialization": "torch"},  # the newest
+}
+
+
 class CostNetwork(StepScorer):
     """Per-step cost in (0, 1): sigmoid of an ELU network whose last layer starts at zero (first loss: log 2)."""
 
     def __init__(
-        self, generators: Sequence[torch.Generator], observation_dim: int, action_dim: int, hidden: Sequence[int]
+        self,
+        generators: Sequence[torch.Generator],
+        observation_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        initialization: str = "zero-last",
     ) -> None:
-        super().__init__(
-            generators, observation_dim, action_dim, hidden, activation="elu", initialization="orthogonal", last="zero"
-        )
+        options = COST_INITIALIZATIONS[initialization]
+        super().__init__(generators, observation_dim, action_dim, hidden, activation="elu", **options)
 
     def read(self, outputs: Tensor) -> Tensor:
         return torch.sigmoid(super().read(outputs))

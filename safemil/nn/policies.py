@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from safemil.nn.layers import StackedMLP
 from safemil.nn.networks import Normalizer
 
+UNIFORM_MARGIN = 1e-6  # uniform numbers are clipped to it before they become normal ones
 ACTION_MARGIN = 1e-6  # actions are clipped to +-(1 - margin) before atanh
 MEAN_CLIP = 7.0
 LOG_STD_RANGE = (-5.0, 2.0)
@@ -42,6 +43,11 @@ def tanh_gaussian_log_prob(mean: Tensor, log_std: Tensor, actions: Tensor) -> Te
     return normal - log_jacobian
 
 
+def normal(uniform: Tensor) -> Tensor:
+    """Standard normal numbers from uniform ones."""
+    return torch.erfinv(2 * uniform.clamp(UNIFORM_MARGIN, 1 - UNIFORM_MARGIN) - 1) * 2**0.5
+
+
 class Deterministic:
     """tanh output; loss is the squared error summed over action dimensions (OSRL's BC takes the mean instead)."""
 
@@ -54,6 +60,10 @@ class Deterministic:
     def mode(self, output: Tensor) -> Tensor:
         """The action taken in evaluation, with gradients."""
         return torch.tanh(output)
+
+    def sample(self, output: Tensor, uniform: Tensor) -> Tensor:
+        """An action drawn with the uniform numbers ``(..., action_dim + 1)``, reparameterized; here the only one."""
+        return self.mode(output)
 
     def action(self, output: np.ndarray) -> np.ndarray:
         return np.tanh(output)
@@ -80,6 +90,10 @@ class TanhGaussian(Likelihood):
 
     def mode(self, output: Tensor) -> Tensor:
         return torch.tanh(gaussian_parameters(output)[0])
+
+    def sample(self, output: Tensor, uniform: Tensor) -> Tensor:
+        mean, log_std = gaussian_parameters(output)
+        return torch.tanh(mean + log_std.exp() * normal(uniform[..., 1:]))
 
     def action(self, output: np.ndarray) -> np.ndarray:
         mean, _ = np.split(output, 2, axis=-1)
@@ -108,6 +122,13 @@ class Mixture2(Likelihood):
         log_weights, mean, _ = self.components(output)
         first = log_weights[..., :1] >= log_weights[..., 1:]
         return torch.tanh(torch.where(first, mean[..., 0, :], mean[..., 1, :]))
+
+    def sample(self, output: Tensor, uniform: Tensor) -> Tensor:
+        """The component is drawn by its weight, through which no gradient goes."""
+        log_weights, mean, log_std = self.components(output)
+        first = uniform[..., :1] < log_weights[..., :1].exp()
+        drawn = mean + log_std.exp() * normal(uniform[..., None, 1:])
+        return torch.tanh(torch.where(first, drawn[..., 0, :], drawn[..., 1, :]))
 
     def action(self, output: np.ndarray) -> np.ndarray:
         means = np.split(output[..., 2:].reshape(*output.shape[:-1], 2, -1), 2, axis=-1)[0]
@@ -147,9 +168,12 @@ class Policy(nn.Module):
     def forward(self, observations: Tensor) -> Tensor:
         return self.mlp(self.normalizer(observations))
 
-    def loss(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Imitation loss of each pair, ``(R, n)``."""
-        return self.head.loss(self(observations), actions)
+    def loss(self, observations: Tensor, actions: Tensor, uniform: Tensor | None = None) -> Tensor:
+        """Imitation loss of each pair, ``(R, n)``; with uniform numbers ``(R, n, action_dim + 1)`` that of a sample."""
+        output = self(observations)
+        if uniform is None:
+            return self.head.loss(output, actions)
+        return (self.head.sample(output, uniform) - actions).square().sum(-1)
 
     def log_prob(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Log-density of each pair, ``(R, n)``; a deterministic head has none."""
