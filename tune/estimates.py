@@ -112,5 +112,7 @@ def stages(trial: Trial) -> list[tuple[str, int, int, int]]:
     if hasattr(config, "critic"):
         steps = config.critic.updates * config.policy.steps
         parts.append((f"{trial.method} critic", steps, config.policy.batch_size, 1))
+        if trial.method == "osil":  # its policy learns on the critic's batches
+            return parts
     family = trial.method.split("-")[0] if trial.method.split("-")[0] in ("dwbc", "safedice") else "cloning"
     return [*parts, (family, config.policy.steps, config.policy.batch_size, 2 if trial.method == "dexperts" else 1)]
