@@ -89,6 +89,11 @@ def standardize(scores: np.ndarray) -> np.ndarray:
     return (scores - scores.mean()) / (scores.std() + 1e-6)
 
 
+def trex_weights(scores: np.ndarray, beta: float) -> np.ndarray:
+    """exp((best - score) / beta) with mean 1; the best score is the lowest cost."""
+    return normalize(np.exp((scores.min() - scores) / beta))
+
+
 class Ensemble(nn.Module):
     """Mean of the members' scores, each standardized over D_U. A scorer of one replica."""
 
@@ -155,7 +160,7 @@ def fit_trex(splits: Sequence[Split], config: TREXConfig, context: FitContext) -
     packs = [slice(index * members, (index + 1) * members) for index in range(len(splits))]
     ensembles = [Ensemble.of(networks[own], scores[own]) for own in packs]
     means = [np.mean([standardize(values) for values in scores[own]], axis=0) for own in packs]
-    weights = [normalize(np.exp((own.min() - own) / config.beta)) for own in means]
+    weights = [trex_weights(own, config.beta) for own in means]
     return clone_trajectories(
         splits,
         [split.unlabeled for split in splits],

@@ -106,6 +106,16 @@ def gradient_penalty(slope: Tensor) -> Tensor:
     return (slope.norm(dim=-1) - 1).square().mean(1)
 
 
+def discriminator_loss(nonpreferred: Tensor, unlabeled: Tensor, slope: Tensor, penalty: float) -> Tensor:
+    """Logistic loss of logits ``(R, n)`` plus the gradient penalty of slopes ``(R, m, width)``, ``(R,)``."""
+    return logistic_loss(nonpreferred, unlabeled) + penalty * gradient_penalty(slope)
+
+
+def smoothed_value_loss(initial: Tensor, advantages: Tensor, slope: Tensor, discount: float, penalty: float) -> Tensor:
+    """nu's loss plus the mean squared norm of its slopes ``(R, n, width)``, ``(R,)``."""
+    return value_loss(initial, advantages, discount) + penalty * slope.square().sum(-1).mean(1)
+
+
 def train_discriminator(network: StepScorer, sampler: StepSampler, config: SafeDICEConfig, context: FitContext) -> None:
     """Logistic regression with gradient penalty; its last bias stays zero, as in the release."""
     parameters = [p for p in network.parameters() if p is not network.mlp.layers[-1].bias]
@@ -116,9 +126,9 @@ def train_discriminator(network: StepScorer, sampler: StepSampler, config: SafeD
             for name in ("nonpreferred", "unlabeled")
         )
         logits = network.read(network.mlp(torch.cat([nonpreferred, unlabeled], dim=1)))
-        penalty = gradient_penalty(slopes(network.mlp, interpolates(nonpreferred, unlabeled, batch["mix"])))
-        info = {"gradient_penalty": penalty.detach()}
-        return logistic_loss(*logits.chunk(2, dim=1)) + config.gradient_penalty * penalty, info
+        slope = slopes(network.mlp, interpolates(nonpreferred, unlabeled, batch["mix"]))
+        info = {"gradient_penalty": gradient_penalty(slope.detach())}
+        return discriminator_loss(*logits.chunk(2, dim=1), slope, config.gradient_penalty), info
 
     settings = config.discriminator
     objective = Objective("discriminator", parameters, loss, settings.learning_rate, weight_decay=settings.weight_decay)
@@ -170,8 +180,8 @@ def fit(splits: Sequence[Split], config: SafeDICEConfig, context: FitContext) ->
     def nu_loss(batch: Batch) -> tuple[Tensor, Info]:
         here, following, initial = values_of(batch, "unlabeled", "next", "initial")
         gain = advantages(batch["ratio"], here, following, config.discount)
-        penalty = config.nu_penalty * value.slopes(batch["unlabeled_observations"]).square().sum(-1).mean(1)
-        return value_loss(initial, gain, config.discount) + penalty, {}
+        slope = value.slopes(batch["unlabeled_observations"])
+        return smoothed_value_loss(initial, gain, slope, config.discount, config.nu_penalty), {}
 
     def policy_loss(batch: Batch) -> tuple[Tensor, Info]:
         with torch.no_grad():

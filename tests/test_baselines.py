@@ -10,6 +10,8 @@ from safemil.algorithm import safemil as method
 from safemil.algorithm.cloning import weighted_loss
 from safemil.config.overrides import dotted_fields, override
 from safemil.config.settings import CostModelConfig, PolicyConfig, SafeMILConfig, WeightsConfig
+from safemil.nn.networks import StepScorer
+from safemil.nn.streams import make_generators
 from safemil.training.context import FitContext
 from tests.conftest import toy_splits
 from tests.test_methods import SMALL, actions_of, fit
@@ -190,6 +192,14 @@ def test_safedice_penalty_by_hand():
     assert points.flatten().tolist() == [2.0, 3.0, 2.0, 1.5]
     slope = torch.tensor([[[3.0, 4.0], [0.0, 1.0]]])  # of norm 5 and 1
     assert safedice.gradient_penalty(slope).tolist() == [8.0]
+    logits = torch.zeros(1, 3)
+    found = safedice.discriminator_loss(logits, logits, slope, penalty=0.5)
+    assert found.item() == pytest.approx(2 * np.log(2) + 0.5 * 8)
+    gain = torch.zeros(1, 2)
+    found = safedice.smoothed_value_loss(torch.full((1, 2), 3.0), gain, slope, discount=0.9, penalty=0.5)
+    assert found.item() == pytest.approx(0.1 * 3 + 0.5 * (25 + 1) / 2)  # log E[exp 0] = 0
+    standardized = safedice.standardized(torch.tensor([3.0, 7.0]), torch.tensor(3.0), torch.tensor(2.0))
+    assert standardized.tolist() == [0.0, 2.0]
     ratio = torch.tensor([1.0, 3.0])
     assert safedice.standardized(ratio, torch.tensor(2.0), torch.tensor(0.5)).tolist() == [-2.0, 2.0]
 
@@ -221,6 +231,44 @@ def test_dexperts_precision_stays_positive():
     narrow = (torch.tensor([0.5]), torch.tensor([-5.0]))
     mean, log_std, floored = dexperts.product((torch.tensor([0.0]), torch.tensor([0.0])), narrow, 1.0)
     assert floored.all() and torch.isfinite(mean).all() and torch.isfinite(log_std).all()
+
+
+def test_dexperts_chooses_the_strength_that_prefers_d_u_and_scores_by_the_gap():
+    """Against the definition, on the policies and held-out sets themselves."""
+    (learned,), pairs = fit("dexperts", **{"policy.steps": 300})
+    data, split = pairs[0][0].trajectories, pairs[0][0]
+    batches = {
+        name: (torch.tensor(data.observations[rows])[None], torch.tensor(data.actions[rows])[None])
+        for name, rows in (("N", data.rows(split.nonpreferred_held_out)), ("U", data.rows(split.unlabeled_held_out)))
+    }
+    base, anti = learned.policy.base, learned.policy.anti
+
+    def gap(strength):
+        policy = dexperts.ProductPolicy([], base, anti, strength)
+        return (policy.log_prob(*batches["U"]).mean() - policy.log_prob(*batches["N"]).mean()).item()
+
+    gaps = {strength: gap(strength) for strength in dexperts.STRENGTHS}
+    assert learned.extra["strength"] == max(gaps, key=gaps.__getitem__) and len(set(gaps.values())) == 4
+    on_n, on_u = (learned.scorer(*batches[name]).mean().item() for name in "NU")
+    assert on_n > on_u  # higher is riskier
+    expected = anti.log_prob(*batches["N"]) - base.log_prob(*batches["N"])
+    torch.testing.assert_close(learned.scorer(*batches["N"]), expected)
+
+
+def test_trex_weights_and_ensemble_by_hand():
+    np.testing.assert_allclose(
+        ppl.trex_weights(np.array([0.0, 1.0, 1.0]), 0.5) * (1 + 2 * np.exp(-2)) / 3, [1, np.exp(-2), np.exp(-2)]
+    )
+    np.testing.assert_allclose(
+        ppl.standardize(np.array([1.0, 3.0, 5.0])), np.array([-2, 0, 2]) / (8 / 3) ** 0.5, rtol=1e-5
+    )
+    networks = [StepScorer(make_generators([seed], "test"), 3, 2, (8,)) for seed in (0, 1)]
+    ensemble = ppl.Ensemble.of(
+        networks, [np.array([1.0, 3.0]), np.array([-2.0, 6.0])]
+    )  # means 2 and 2, spreads 1 and 4
+    batch = torch.randn(1, 5, 3), torch.randn(1, 5, 2)
+    expected = ((networks[0](*batch) - 2) / 1 + (networks[1](*batch) - 2) / 4) / 2
+    torch.testing.assert_close(ensemble(*batch), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_dexperts_moves_away_from_the_anti_expert():
