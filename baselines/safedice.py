@@ -128,7 +128,8 @@ def train_discriminator(network: StepScorer, sampler: StepSampler, config: SafeD
         logits = network.read(network.mlp(torch.cat([nonpreferred, unlabeled], dim=1)))
         slope = slopes(network.mlp, interpolates(nonpreferred, unlabeled, batch["mix"]))
         info = {"gradient_penalty": gradient_penalty(slope.detach())}
-        return discriminator_loss(*logits.chunk(2, dim=1), slope, config.gradient_penalty), info
+        of_nonpreferred, of_unlabeled = logits.chunk(2, dim=1)
+        return discriminator_loss(of_nonpreferred, of_unlabeled, slope, config.gradient_penalty), info
 
     settings = config.discriminator
     objective = Objective("discriminator", parameters, loss, settings.learning_rate, weight_decay=settings.weight_decay)
