@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from safemil.config.atomic import atomic_write, check_writable
 from safemil.config.errors import UserError, entry_point
 from safemil.data.tasks import Task, find_task
 from safemil.evaluation import metrics
@@ -117,10 +118,13 @@ def _check(options: argparse.Namespace, task: Task, cost_limit: float) -> None:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}, expected at least {minimum}")
     if not 0 <= cost_limit < float("inf"):
         raise UserError(f"--cost-limit is {cost_limit}, expected a number that is not negative")
-    if options.csv and not options.csv.parent.is_dir():
-        raise UserError(f"{options.csv}: there is no folder {options.csv.parent}; make it first")
+    if options.csv:
+        if not options.csv.parent.is_dir():
+            raise UserError(f"{options.csv}: there is no folder {options.csv.parent}; make it first")
+        check_writable(options.csv)
     if options.video:
         check_video_path(options.video)
+        check_writable(options.video)
         make(task, render=True).close()
 
 
@@ -140,7 +144,7 @@ def _evaluate(checkpoint: Path, task: Task, options: argparse.Namespace) -> list
 
 
 def _write_csv(path: Path, episodes: Sequence[Episode]) -> None:
-    with open(path, "w", newline="") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, episodes[0].row())
         writer.writeheader()
         writer.writerows(episode.row() for episode in episodes)

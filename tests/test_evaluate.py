@@ -134,6 +134,9 @@ def test_mujoco_draws_more_than_one_episode(tmp_path: Path) -> None:
         (["{}", "--video", "run.avi"], "run.avi: a video's name ends in .mp4 or .gif, found '.avi'"),
         (["{}", "--video", "no/run.mp4"], "there is no folder no"),
         (["{}", "--csv", "no/run.csv"], "there is no folder no"),
+        (["{}", "--csv", "/proc"], "a folder lies where a file should be"),
+        (["{}", "--csv", "/proc/run.csv"], "/proc"),
+        (["{}", "--video", "/proc/run.gif"], "/proc"),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments: list[str], message: str, checkpoint: Path, capsys) -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from safemil.config.atomic import atomic_write, discard
+from safemil.config.atomic import atomic_write, check_writable, discard
 
 WRITER = """
 import sys, time
@@ -77,3 +77,25 @@ def test_other_files_and_other_machines_are_left_alone(tmp_path):
     discard(path)
     assert names(tmp_path) == sorted(others[1:])
     discard(tmp_path / "no folder" / "row")
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
+    """As /dev/stdout is, and /dev/null, which root could put a file in place of."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    check_writable(pipe)
+    with atomic_write(pipe) as target:
+        target.write_text("all of it")
+    assert os.read(reader, 100) == b"all of it" and pipe.is_fifo() and names(tmp_path) == ["pipe"]
+    os.close(reader)
+
+
+def test_what_could_not_be_written_later_is_found_now(tmp_path):
+    (tmp_path / "file").write_text("former")
+    check_writable(tmp_path / "file")
+    check_writable(tmp_path / "new")
+    assert names(tmp_path) == ["file"] and (tmp_path / "file").read_text() == "former"
+    for path in (tmp_path, tmp_path / "file" / "x", tmp_path / ("x" * 300)):
+        with pytest.raises(OSError):
+            check_writable(path)

@@ -9,6 +9,7 @@ A process that is killed cannot clean up: what it left is deleted by the next on
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import socket
@@ -21,7 +22,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path``; what is written there is renamed to ``path`` when the block ends.
 
     The folder is made if need be. An error inside the block deletes the temporary file and leaves ``path`` as it was.
+    What is no file (/dev/stdout, a pipe) is written to as it is: a rename would put a file in its place.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        yield path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover, writer in _half_written(path):
         if _is_dead(*writer):
@@ -37,6 +42,24 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # the error that led here says more
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Fail now where ``atomic_write`` would later.
+
+    Raises:
+        OSError: what the machine says.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with contextlib.suppress(StopTrial), atomic_write(path) as temporary:
+        if temporary != path:
+            temporary.touch()
+        raise StopTrial
+
+
+class StopTrial(Exception):
+    """Ends the trial of a write before anything takes the name."""
 
 
 def discard(path: Path) -> None:

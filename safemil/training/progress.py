@@ -35,18 +35,20 @@ class Progress:
         before, following = stages[: stages.index(stage)], stages[stages.index(stage) :]
         at = sum(self.done.get(name, 0) for name in before)  # a stage may have ended early
         total = at + sum(self.most[name] for name in following)
+        words = f"training {stage.replace('_', ' ')}"
         if self.bar is None:
-            self.bar = self._begin(at + step, total)
+            self.bar = self._begin(at + step, total, words)
         self.bar.total = total
-        self.bar.set_description_str(f"training {stage.replace('_', ' ')}", refresh=False)
+        self.bar.set_description_str(words, refresh=False)
         losses = [values.mean() for name, values in metrics.items() if name.endswith("_loss")]
-        self.bar.set_postfix_str(f" loss {losses[0]:.3f}" if losses else "", refresh=False)
+        self.bar.set_postfix_str(f"loss {losses[0]:.3f}" if losses else "", refresh=False)
         self.bar.update(at + step - self.bar.n)
 
-    def _begin(self, done: int, total: int) -> Any:
+    def _begin(self, done: int, total: int, words: str) -> Any:
         from tqdm import tqdm
 
         return tqdm(
+            desc=words,
             total=total,
             initial=done,
             bar_format=BAR.replace("{left}", self.left),
