@@ -8,7 +8,11 @@ from gpu_rates import NAVIGATION, VELOCITY, Stopwatch, split_of, timed
 
 from baselines.registry import LABEL_LIMITED, METHODS
 from safemil.config.overrides import dotted_fields, flatten, override, to_dict
+from safemil.data.splits import Split
+from safemil.training.context import FitContext
 from tune.grids import PRESETS
+
+PROBE = 20  # updates of what is not measured
 
 
 def paper_hours(device: str, precision: str, *, quick: bool) -> dict[str, Any]:
@@ -26,9 +30,8 @@ def paper_hours(device: str, precision: str, *, quick: bool) -> dict[str, Any]:
             known = dotted_fields(own)
             full = override(own, {"cost_model.segment_length": length} if "cost_model.bag_size" in known else {})
             full = override(full, {name: value for name, value in preset.items() if name in known})
-            stages = stage_steps(full)
-            for stage, steps in stages.items():
-                short = {f"{name}.steps": 20 for name in ("cost_model", "discriminator") if name != stage}
+            for stage, steps in stage_steps(method, full, split, device).items():
+                short = {f"{name}.steps": PROBE for name in ("cost_model", "discriminator") if name != stage}
                 settings = {**flatten(to_dict(full)), **short}
                 for name in ("policy.steps", f"{stage}.steps"):
                     settings.pop(name, None)
@@ -42,10 +45,15 @@ def paper_hours(device: str, precision: str, *, quick: bool) -> dict[str, Any]:
     return {"rows": rows, "hours": total, "precision": precision}
 
 
-def stage_steps(config: Any) -> dict[str, int]:
-    """Updates of each stage of a method."""
-    if getattr(config, "mode", "") == "joint":
-        return {"joint": config.policy.steps}
-    stages = [name for name in ("cost_model", "discriminator") if hasattr(config, name)]
-    steps = {name: getattr(config, name).steps for name in stages if getattr(config, name).steps}
-    return {**steps, "policy": config.policy.steps}
+def stage_steps(method: str, config: Any, split: Split, device: str) -> dict[str, int]:
+    """Updates of each of a method's stages, as it runs them: from a training of a few, and the settings."""
+    values = flatten(to_dict(config))
+    lengths = [f"{name}.steps" for name in ("cost_model", "discriminator", "policy")]
+    probe = {name: PROBE for name in lengths if values.get(name)} | {"policy.normalize_observations": False}
+    last: dict[str, int] = {}
+
+    def log(stage: str, step: int, metrics: Any) -> None:
+        last[stage] = step
+
+    METHODS[method].load()([split], override(config, probe), FitContext(device=device, log=log))
+    return {stage: n * values.get(f"{stage}.steps", config.policy.steps) // PROBE for stage, n in last.items()}
