@@ -165,8 +165,8 @@ def _heading_error(observation: np.ndarray, bearing: float) -> float:
 
 # Lapses: the clip alone makes a policy bold, and reckless. A ball is the farther away from the middle the longer it is
 # reckless; circles of many sizes, which cost nothing as x is cut, hide that in the mean over a trajectory.
-BALL_LAPSE: Ranges = BALL_CIRCLE | {"clip": (3.6, 4.7), "radius": (6.0, 13.0), "lead": (0.6, 1.2)}
-CAR_LAPSE: Ranges = CAR_CIRCLE | {"clip": (2.5, 4.5), "radius": (6.0, 9.0)}
+BALL_LAPSE: Ranges = BALL_CIRCLE | {"clip": (3.9, 4.7), "radius": (7.0, 13.0), "lead": (0.6, 1.3)}
+CAR_LAPSE: Ranges = CAR_CIRCLE | {"clip": (2.8, 4.6), "radius": (6.0, 10.0)}
 BOLD_CLIP, RECKLESS_CLIP = 4.7, 8.9
 
 
@@ -186,6 +186,6 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "scripted": Recipe.uniform(CarOnCircle, CAR_CIRCLE, "steer ahead on the circle, x cut to +-clip", minutes=4)
     },
     "CarRun": {"scripted": Recipe.uniform(CarInLane, CAR_RUN, "hold a speed and a lane", minutes=3)},
-    **_lapses("BallCircle", BallOnCircle, BALL_LAPSE, minutes=2, spells=Spells(12, costly=0.75, bold=0.3)),
-    **_lapses("CarCircle", CarOnCircle, CAR_LAPSE, minutes=4, spells=Spells(25, costly=0.4, bold=0.5)),
+    **_lapses("BallCircle", BallOnCircle, BALL_LAPSE, minutes=2, spells=Spells(12, costly=0.85, bold=0.2)),
+    **_lapses("CarCircle", CarOnCircle, CAR_LAPSE, minutes=4, spells=Spells(25, costly=0.32, bold=0.5)),
 }

@@ -84,12 +84,15 @@ def lapse_recipes(
     description: str,
     minutes: float,
     name: str = "scripted",
+    **named: Any,
 ) -> dict[str, dict[str, Recipe]]:
     """Variant -> its recipe's name -> the recipe, for each ``lapse`` variant of a task.
 
     Args:
         parameters: what ``policies`` draws from; recorded in the file.
         minutes: of each variant's collection.
+        name: of the recipes.
+        named: further fields of a ``Recipe``.
     """
     fixed = {**parameters, "spells": asdict(spells), "dearest": DEAREST, "skew": SKEW}
     description = f"{description}, with spells of recklessness"
@@ -97,7 +100,7 @@ def lapse_recipes(
     for task in (task for task in TASKS.values() if task.variant.startswith("lapse") and task.base == base):
         draw = functools.partial(draw_lapsing, policies, task, spells)
         recorded = {**fixed, "cost_limit": task.cost_limit}
-        recipes[task.name] = {name: Recipe(draw, description, minutes, parameters=recorded)}
+        recipes[task.name] = {name: Recipe(draw, description, minutes, parameters=recorded, **named)}
     return recipes
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from safemil.collection.agent_files import PretrainedAgent, find_agent
+from safemil.collection.recipes.lapse import Spells, lapse_recipes
 from safemil.collection.recipes.networks import Network, linear
 from safemil.collection.recipes.recipe import Recipe, noisy
 from safemil.collection.recipes.walker_search import WALKER_ENDS, WalkerEnds, find_ends
@@ -65,6 +66,9 @@ class Interpolation:
         return {"search": asdict(self.ends), "position": self.position, "noise": self.noise}
 
 
+# Its lapses: the TRPO agent at strengths that cost nothing, hardly anything, and about one in two steps.
+ANT_LAPSE = {"strength": (0.28, 0.38), "bold": (0.4, 0.42), "reckless": (0.6, 0.68), "noise": ANT.noise}
+
 # Return / cost without noise: .4 2895/139, 1 2719/94, 1.4 2631/74, 2 2573/28, 2.1 2550/10, 2.5 2300/0; it may fall
 # below .3 and above 2.7.
 WALKER = Interpolation(WALKER_ENDS, position=(0.4, 2.6), noise=(0.0, 0.12))
@@ -87,6 +91,13 @@ def draw_from(mixture: Mixture, rng: np.random.Generator) -> NetworkBehavior:
     share = mixture.shares[rng.choice(len(mixture.shares), p=[share.weight for share in mixture.shares])]
     strength, noise = rng.uniform(*share.strength), rng.uniform(*mixture.noise)
     return NetworkBehavior(find_agent(share.agent), strength, noise)
+
+
+def draw_strengths(agent: PretrainedAgent, ranges: dict[str, Range], rng: np.random.Generator) -> list[NetworkBehavior]:
+    """One agent at three strengths: cautious, bold and reckless."""
+    noise = rng.uniform(*ranges["noise"])
+    strengths = [rng.uniform(*ranges[name]) for name in ("strength", "bold", "reckless")]
+    return [NetworkBehavior(find_agent(agent), strength, noise) for strength in strengths]
 
 
 def draw_between(interpolation: Interpolation, rng: np.random.Generator) -> NetworkBehavior:
@@ -128,8 +139,17 @@ def _interpolation_recipe(
     return {"pretrained": Recipe(draw, description, minutes, n_trajectories, between.parameters, prepare=prepare)}
 
 
+def _lapses(
+    task: str, agent: PretrainedAgent, ranges: dict[str, Range], spells: Spells, description: str, minutes: float
+) -> dict[str, dict[str, Recipe]]:
+    policies, prepare = functools.partial(draw_strengths, agent, ranges), functools.partial(find_agent, agent)
+    parameters = {"agent": agent.name, "sha256": agent.digest, **ranges}
+    return lapse_recipes(task, policies, spells, parameters, description, minutes, name="pretrained", prepare=prepare)
+
+
 RECIPES: dict[str, dict[str, Recipe]] = {
     "AntVelocity": _mixture_recipe(ANT, "public TRPO and ARS agents, weaker and stronger", 15, 640),
+    **_lapses("AntVelocity", ANT_TRPO, ANT_LAPSE, Spells(60, costly=0.5, bold=0.6), "a public TRPO agent", minutes=15),
     "Walker2dVelocity": _interpolation_recipe(
         WALKER, "a public ARS agent and what a search for less cost made of it", 20, 640
     ),

@@ -29,7 +29,7 @@ SWIMMER: Ranges = {
     "variety": (0.1, 0.1),  # relative standard deviation of each gain, so that no two gaits are alike
     "noise": (0.02, 0.1),  # standard deviation of what is added to the action
 }
-SWIMMER_LAPSE: Ranges = SWIMMER | {"strength": (0.4, 0.8), "bold": (0.8, 0.85), "reckless": (1.2, 1.5)}
+SWIMMER_LAPSE: Ranges = SWIMMER | {"strength": (0.3, 0.85), "bold": (0.8, 0.85), "reckless": (1.5, 1.8)}
 # The cheetah stands still below 0.7, breaks the limit from 0.8 or so, and falls over above 1.2.
 HALF_CHEETAH: Ranges = {"strength": (0.72, 0.98), "variety": (0.05, 0.05), "noise": (0.02, 0.1)}
 
@@ -89,7 +89,7 @@ def _recipe(task: str, ranges: Ranges, minutes: float) -> dict[str, Recipe]:
 
 
 def _lapses(task: str, ranges: Ranges, minutes: float) -> dict[str, dict[str, Recipe]]:
-    policies, spells = functools.partial(draw_gaits, task, ranges), Spells(60, costly=0.4, bold=0.6)
+    policies, spells = functools.partial(draw_gaits, task, ranges), Spells(60, costly=0.45, bold=0.9)
     return lapse_recipes(task, policies, spells, _parameters(task, ranges), "a linear gait", minutes)
 
 
