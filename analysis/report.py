@@ -27,6 +27,7 @@ try:
     import pandas as pd
 
     from analysis import page_text, plane, styles, summary, table_text, tables, wide_tables
+    from analysis.dataset_records import dataset_warnings
     from analysis.figures import Drawing, draw_all
     from analysis.load import Run, load_run, write_trials_csv
     from analysis.table_text import Table
@@ -72,11 +73,11 @@ def build_report(run_folder: Path | str, small: bool = False) -> Path:
 def _write_tables(run: Run, numbers: Numbers) -> list[Table]:
     """Every table as csv (numbers), md and tex (text); returned in the order of the page."""
     folder = _emptied(run.folder / "report" / "tables", ("csv", "md", "tex"))
-    missing = tables.missing_lines(run)
+    missing, of_data = tables.missing_lines(run), dataset_warnings(run.trials)
     shown = []
     for made, values in _tables(run, numbers):
         if made is not None:
-            table = replace(made, missing=missing)
+            table = replace(made, missing=missing, notes=(*made.notes, *of_data))
             values = table_text.to_frame(table) if values is None else values
             values.to_csv(folder / f"{table.name}.csv", index=False, lineterminator="\n")
             (folder / f"{table.name}.md").write_text(table_text.to_markdown(table), encoding="utf-8")

@@ -16,6 +16,7 @@ import pandas as pd
 from rich.console import Console
 
 from analysis import labels
+from analysis.dataset_records import dataset_warnings
 from analysis.load import Run, load_run
 from analysis.summary import REPETITIONS, summarize, summarize_over_tasks
 from analysis.table_text import Cell, Row, Table, to_console
@@ -42,7 +43,8 @@ def print_table(folder: Path | str) -> None:
     by_task, over_tasks = summarize(run.trials, run.axes), summarize_over_tasks(run.trials, run.axes)
     shown = [main_table(run, by_task)] + ([overall_table(run, by_task, over_tasks)] if len(over_tasks) else [])
     for table in shown:
-        console.print(to_console(replace(table, missing=missing_lines(run))))
+        notes = (*table.notes, *dataset_warnings(run.trials))
+        console.print(to_console(replace(table, missing=missing_lines(run), notes=notes)))
 
 
 def main_table(run: Run, summary: pd.DataFrame) -> Table:

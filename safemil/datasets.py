@@ -2,7 +2,8 @@
 
     python -m safemil.datasets list                       # what lies in the dataset folder
     python -m safemil.datasets fetch PointGoal1 CarRun    # download what is missing
-    python -m safemil.datasets card BallCircle            # a page and a picture of what it holds
+    python -m safemil.datasets card BallCircle            # what it holds and how hard it is: a page and a picture
+    python -m safemil.datasets card BallCircle --clone    # and what cloning all of it, or its safe part, makes of it
     python -m safemil.datasets convert logs.npz --output mine.hdf5    # somebody's own logs
 
 The dataset folder is ``$DSRL_DATASET_DIR``, else ``~/.dsrl/datasets``, with DSRL's own file names.
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     carding = commands.add_parser("card", help="a page and a picture of what a dataset holds")
     carding.add_argument("datasets", nargs="+", metavar="TASK|FILE")
     carding.add_argument("--task", help="of files that are not named as DSRL's")
+    carding.add_argument("--clone", action="store_true", help="also what cloning makes of it: some minutes")
+    carding.add_argument("--workers", type=int, metavar="W", help="processes for --clone (default: one per core)")
     carding.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="default: the working directory")
     converting = commands.add_parser("convert", help="Minari, D4RL-style HDF5, npz or a folder of csv -> DSRL's layout")
     converting.add_argument("source", type=Path)
@@ -51,10 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for wanted in [find_task(name) for name in options.tasks]:  # every name is checked before the first download
             print(fetch(wanted))
     elif options.command == "card":
-        from safemil.data.card_figure import write_card
+        from safemil.collection.assessment import assess
+        from safemil.collection.cloning_check import clone_both
+        from safemil.simulation.worker_pool import usable_cores
 
+        cloning, workers = clone_both if options.clone else None, options.workers or usable_cores()
         for path, of_task in [_named_dataset(name, task) for name in options.datasets]:
-            print(write_card(path, of_task, options.output))
+            print(assess(path, of_task, options.output, cloning, workers))
     else:
         from safemil.data.convert import convert
 

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from safemil import datasets
+from safemil.collection.assessment import assess, recorded_clones
+from safemil.collection.cloning_check import Clones
 from safemil.data.card import data_faults, make_card, markdown
 from safemil.data.card_figure import write_card
 from safemil.data.hdf5 import save
 from safemil.data.provenance import sha256
 from safemil.data.tasks import find_task
 from safemil.data.trajectories import DatasetError, Outcomes, Trajectories
+from safemil.evaluation.difficulty import feature_floor, measure, step_ceiling, untrained_floor
 
 TASK = find_task("BallCircle")
 N, LENGTH = 600, 5
@@ -118,13 +121,75 @@ class TestWarnings:
         assert data_faults(still, outcomes, TASK) == faults
 
 
+class TestDifficulty:
+    """Trajectories of five steps whose bands are told by what is put into them."""
+
+    def test_a_feature_that_tells_the_bands_apart_is_found(self, rng):
+        trajectories, outcomes = make(rng, np.tile([0.0, 100.0], 100), np.linspace(200, 800, 200))
+        unsafe = outcomes.costs_total > 0
+        assert feature_floor(trajectories, ~unsafe, unsafe)[0] < 0.65  # random ones do not, but for chance
+        actions = trajectories.actions.copy()
+        actions[:, 1] += 4 * np.repeat(unsafe, LENGTH)
+        shifted = dataclasses.replace(trajectories, actions=actions)
+        floor, which = feature_floor(shifted, ~unsafe, unsafe)
+        assert floor == pytest.approx(1.0, abs=0.01) and which == TASK.observation_dim + 1
+        low, high = (untrained_floor(data, ~unsafe, unsafe) for data in (trajectories, shifted))
+        assert low < 0.65 < 0.8 < high
+        difficulty = measure(shifted, outcomes, ~unsafe, unsafe)
+        assert difficulty.feature == "action 1" and difficulty.unsafe_share == 1 / LENGTH
+        assert difficulty.faults[0].startswith("trajectory AUROC is trivial here: the mean of action 1 reaches")
+
+    def test_a_floor_counts_whichever_way_round_and_does_not_see_the_length(self, rng):
+        trajectories, outcomes = make(rng, np.tile([0.0, 100.0], 50), np.arange(100.0), np.tile([2, 9], 50))
+        unsafe = outcomes.costs_total > 0
+        observations = np.ones_like(trajectories.observations)
+        observations[:, 0] -= np.repeat(unsafe, trajectories.lengths)
+        constant = dataclasses.replace(trajectories, observations=observations, actions=0 * trajectories.actions)
+        assert feature_floor(constant, ~unsafe, unsafe) == (1.0, 0)
+        alike = dataclasses.replace(constant, observations=np.ones_like(observations))
+        assert feature_floor(alike, ~unsafe, unsafe)[0] == 0.5
+
+    def test_the_ceiling_is_what_the_true_labels_allow(self, rng):
+        """Steps cost where an observation exceeds 1: all to be learned; or by chance: nothing to be learned."""
+        trajectories, _ = make(rng, np.zeros(400), np.zeros(400))
+        assert step_ceiling(trajectories, trajectories.observations[:, 2] > 1) > 0.97
+        assert abs(step_ceiling(trajectories, rng.random(trajectories.n_steps) < 0.3) - 0.5) < 0.1
+        assert np.isnan(step_ceiling(trajectories, np.zeros(trajectories.n_steps, bool)))
+
+    def test_clones_that_show_nothing_to_learn_are_named(self):
+        sound = Clones((1.2, 1.1), (500.0, 500.0), (0.5, 1.4), (400.0, 400.0))
+        assert sound.faults == []
+        first, second = Clones((0.9, 1.0), (1.0, 1.0), (1.5, 0.8), (1.0, 1.0)).faults
+        assert "cloning all of D_U keeps the limit (cost 0.95)" in first and "breaks the limit (cost 1.15)" in second
+
+
 class TestPage:
+    @pytest.mark.study
+    def test_the_record_is_read_by_tables_and_keeps_what_cloning_made_of_the_same_file(self, tmp_path, sound):
+        import pandas as pd
+
+        from analysis.dataset_records import dataset_warnings
+
+        path = tmp_path / "SafetyBallCircle-v0-100-600.hdf5"
+        save(path, *sound, {})
+        clones = Clones((0.5,), (1.0,), (0.1,), (2.0,))
+        page = assess(path, TASK, tmp_path, lambda *arguments, workers: clones)
+        assert "| cost of clones of all of D_U" in page.read_text() and "- Warning: cloning all" in page.read_text()
+        trials = pd.DataFrame({"dataset_sha256": [sha256(path), "other"]})
+        (line,) = dataset_warnings(trials, tmp_path)
+        assert line.startswith("Data of BallCircle: cloning all of D_U keeps the limit (cost 0.50)")
+        assert dataset_warnings(trials.tail(1), tmp_path) == []
+        assess(path, TASK, tmp_path)  # without cloning: what is recorded of this very file stays
+        assert dataset_warnings(trials, tmp_path) == [line]
+        assert recorded_clones(page.with_suffix(".json"), sha256(path)) == clones
+        assert recorded_clones(page.with_suffix(".json"), "another file") is None
+
     @pytest.mark.study
     def test_page_and_picture(self, tmp_path, sound):
         path = tmp_path / "SafetyBallCircle-v0-100-600.hdf5"
         recipes = {"collected_by": "safemil.collect", "recipe": "a+b", "seed": 0, "recipes": '{"a": 200, "b": 400}'}
         save(path, *sound, recipes)
-        page = write_card(path, TASK, tmp_path / "cards")
+        page = write_card(make_card(path, TASK), tmp_path / "cards")
         text = page.read_text()
         assert "600 trajectories, 3000 steps, collected (recipe a+b, seed 0)." in text
         assert "| preferred | 300 | 0 to 0 | 200.0 to 799.0 |" in text

@@ -5,7 +5,8 @@ the same as a page (``safemil.data.card_figure`` draws its picture and writes bo
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from safemil.data.trajectories import DatasetError, Outcomes, Trajectories
 
 LENGTH_CORRELATION = 0.5  # of length and cost: above, the length alone tells who is non-preferred
 CONSTANT = 1e-6  # a trajectory is constant when its actions, or its observations, never vary by more
+DSRL_MEDIAN_COST = {"PointGoal1": 24, "PointCircle1": 130, "CarRun": 12, "AntRun": 66}  # of DSRL's files, where known
 SPARE = 1.5  # a band is thin when it holds less than this many times what the split takes from it
 RETURN_SHARE = 1 / 3  # return coverage: the weaker side reaches at least this share of the stronger one's level
 
@@ -37,6 +39,7 @@ class Card:
     labels: HiddenLabels | None  # of the default split with seed 0; None when it cannot be made, then:
     split_error: str  # why not
     warnings: tuple[str, ...]
+    facts: Mapping[str, str] = field(default_factory=dict)  # what else was measured of it: a row of a table each
 
     def bands(self) -> dict[str, np.ndarray]:
         """(n_trajectories,) bool for each band: the split's two, where there is a split, and what lies between."""
@@ -153,15 +156,28 @@ def markdown(card: Card, picture: str | None) -> str:
 Lengths {lengths.min()} to {lengths.max()} (an episode is cut at {task.horizon}), \
 {card.outcomes.terminals.sum()} ended by the task itself.
 Returns {returns.min():.1f} to {returns.max():.1f} (DSRL's: {task.return_min:.1f} to {task.return_max:.1f}), \
-costs {costs.min():.0f} to {costs.max():.0f} (DSRL's: up to {task.cost_max:.0f}), cost limit {task.cost_limit:g}."""
+costs {costs.min():.0f} to {costs.max():.0f} (DSRL's: up to {task.cost_max:.0f}), cost limit {task.cost_limit:g}.
+Cost quantiles 10, 25, 50, 75, 90 %: {_quantiles(costs)}{_median_of_dsrl(task)}."""
     sections = [head, f"![cost against return]({picture})" if picture else "", _table(card, "band", card.bands())]
     sections.append(_table(card, "recipe", recipes) if len(recipes) > 1 else "")
     if labels is not None:
         thresholds = ", ".join(f"{name} {value:g}" for name, value in labels.record["thresholds"].items())
         pools = ", ".join(f"{name} {count['pool']}" for name, count in labels.record["counts"].items())
         sections.append(f"Default split (mix50): {thresholds}. Kept after dropping lower returns: {pools}.")
+    if card.facts:
+        rows = [f"| {name} | {value} |" for name, value in card.facts.items()]
+        sections.append("\n".join(["| how hard is it? | |", "|---|---|", *rows]))
     sections.append("\n".join(f"- Warning: {fault}" for fault in card.warnings) or "No warnings.")
     return "\n\n".join(filter(None, [*sections, f"SHA-256 `{card.digest}`"])) + "\n"
+
+
+def _quantiles(costs: np.ndarray) -> str:
+    return ", ".join(f"{quantile:.0f}" for quantile in np.quantile(costs, [0.1, 0.25, 0.5, 0.75, 0.9]))
+
+
+def _median_of_dsrl(task: Task) -> str:
+    median = DSRL_MEDIAN_COST.get(task.name)
+    return "" if median is None else f" (DSRL's median {median}, largest {task.cost_max:.0f})"
 
 
 def _table(card: Card, kind: str, groups: dict[str, np.ndarray]) -> str:

@@ -1,4 +1,4 @@
-"""A dataset's card on disk: the page ``<name>.md`` and its picture ``<name>.png``. In: an HDF5 file. Out: these two."""
+"""A dataset's card on disk: the page ``<name>.md`` and its picture ``<name>.png``. In: a card. Out: these two."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ import numpy as np
 
 from safemil.config.atomic import atomic_write
 from safemil.config.errors import UserError
-from safemil.data.card import Card, make_card, markdown
+from safemil.data.card import Card, markdown
 from safemil.data.splits import NONPREFERRED_COST
-from safemil.data.tasks import Task
 
 COLORS = {"preferred": "#2a9d8f", "between": "#9a9a9a", "non-preferred": "#b3261e"}
 MARKERS = "o^sDv"  # one for each recipe
 
 
-def write_card(path: Path, task: Task, folder: Path) -> Path:
+def write_card(card: Card, folder: Path) -> Path:
     """Write page and picture into ``folder``; the path of the page.
 
     Raises:
-        UserError: the file cannot be read, has no rewards and costs, or matplotlib is not installed.
+        UserError: matplotlib is not installed.
     """
-    card = make_card(path, task)
     draw(card, folder / f"{card.name}.png")
     page = folder / f"{card.name}.md"
     with atomic_write(page) as temporary:
