@@ -4,7 +4,8 @@ The public ARS agent (linear) walks fast at a cost of 300 or so an episode. Rand
 makes it a policy that breaks the limit moderately, and with a higher price one that keeps it and hardly loses return:
 the behaviors between the two ends cross the limit. An end is the policy around which random changes did best, as one
 that falls when it is changed a little is of no use. The search is a function of the agent and of ``WALKER_ENDS`` alone,
-the same to the last bit on every processor, so it is made again where the ends are needed and kept beside the agents.
+the same to the last bit on every processor that has FMA, so it is made again where it is needed, and kept beside the
+agents.
 """
 
 from __future__ import annotations
