@@ -24,6 +24,10 @@ Range = tuple[float, float]
 ANT_TRPO = PretrainedAgent("trpo", "Ant-v3", "79106875bfc58e95dff33486e25b0b773e580048ee20032718a294105b3fbff4")
 ANT_ARS = PretrainedAgent("ars", "Ant-v3", "db1eb5de7fc0c83cca4191b06c4d2a6ab92982f7415cd9634e71ebc662d7762b")
 
+CHEETAH_SAC = PretrainedAgent(
+    "sac", "HalfCheetah-v3", "801c5fe9b4d12d12e1d8be05adb52b9fbfc019103f8c0c48efbeb2306956a9ab", normalized=False
+)
+
 
 @dataclass(frozen=True)
 class Share:
@@ -50,6 +54,8 @@ class Mixture:
 
 # Strength -> cost: TRPO .4 15, .5 70, .55 180, .65 660; ARS .9 12, 1.1 50, 1.2 80, and above it may fall.
 ANT = Mixture((Share(ANT_TRPO, 0.7, (0.32, 0.66)), Share(ANT_ARS, 0.3, (0.65, 1.25))), noise=(0.0, 0.12))
+# Strength -> return / cost: .2 917/0, .23 1312/0, .26 2002/54, .29 2503/152.
+HALF_CHEETAH = Mixture((Share(CHEETAH_SAC, 1.0, (0.21, 0.30)),), noise=(0.0, 0.12))
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,7 @@ def _lapses(
 RECIPES: dict[str, dict[str, Recipe]] = {
     "AntVelocity": _mixture_recipe(ANT, "public TRPO and ARS agents, weaker and stronger", 15, 640),
     **_lapses("AntVelocity", ANT_TRPO, ANT_LAPSE, Spells(60, costly=0.5, bold=0.6), "a public TRPO agent", minutes=15),
+    "HalfCheetahVelocity": _mixture_recipe(HALF_CHEETAH, "a public SAC agent, weaker and stronger", 15, 600),
     "Walker2dVelocity": _interpolation_recipe(
         WALKER, "a public ARS agent and what a search for less cost made of it", 20, 640
     ),
