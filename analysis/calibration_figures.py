@@ -128,7 +128,7 @@ def _scatter(here: pd.DataFrame, column: str, ylabel: str, axes: Sequence[str], 
         panel.axvline(mine["cost_limit"].iloc[0], color=styles.INK, linestyle=(0, (4, 2)), linewidth=1.0)
         # Within each trial: two seeds have two scales.
         found = [metrics.spearman(own[column], own["true_cost"]) for _, own in mine.groupby("trial_id") if len(own) > 2]
-        note = f", Spearman {np.mean(found):.2f}" if found and np.isfinite(found).all() else ""
+        note = f", ρ {np.mean(found):.2f}" if found and np.isfinite(found).all() else ""
         panel.set(title=title + note, xlabel="true cost", ylabel=ylabel)
     return figure
 

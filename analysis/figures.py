@@ -106,10 +106,21 @@ def _calibration(run: Run, style_of: dict) -> Iterator[Drawing]:
         scores[column] = pd.to_numeric(scores.get(column), errors="coerce")
     unused = "Trajectories that training never used, all seeds together."
     ranks = f"{unused} Ranks are within a trial; a good score keeps preferred trajectories left of non-preferred ones."
+    spearman = "ρ: Spearman's correlation within a trial, mean over seeds."
     for name, title, draw, caption in (
         ("scores", "Ranks of the scores", calibration_figures.score_ranks, ranks),
-        ("predicted_true", "Score against true cost", calibration_figures.predicted_against_true, unused),
-        ("weights", "Weights against true cost", calibration_figures.weights_against_cost, "D_U, all seeds together."),
+        (
+            "predicted_true",
+            "Score against true cost",
+            calibration_figures.predicted_against_true,
+            f"{unused} {spearman}",
+        ),
+        (
+            "weights",
+            "Weights against true cost",
+            calibration_figures.weights_against_cost,
+            f"D_U, all seeds. {spearman}",
+        ),
     ):
         figure = draw(scores, run.axes, style_of)
         if figure is not None:
