@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis import report
+from analysis import index, report
 from tests.fabricated_run import small_run, write_run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -101,6 +101,15 @@ def test_a_page_fits_its_screen(pages, tmp_path, name, width, height):
     assert seen["bottom"] <= height, "the first figure is on the first screen"
     assert seen["wider"] <= 0 and seen["widerOpen"] <= 0, "nothing is wider than the screen"
     assert seen["broken"] == 0 and seen["images"] > 5
+    for up, down in zip(seen["up"], seen["down"], strict=True):
+        assert up == sorted(up, key=float) and down == sorted(down, key=float, reverse=True)
+
+
+@needs_browser
+@pytest.mark.slow
+def test_the_leaderboard_fits_a_phone_and_is_sorted(pages, tmp_path):
+    seen = look(index.write_index(pages["study"].parents[2]), tmp_path, 390, 844)
+    assert seen["wider"] <= 0
     for up, down in zip(seen["up"], seen["down"], strict=True):
         assert up == sorted(up, key=float) and down == sorted(down, key=float, reverse=True)
 
