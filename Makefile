@@ -23,7 +23,7 @@ CORE = .venv-core-$(shell '$(PYTHON)' -c 'import sys; print("%d.%d" % sys.versio
 PYTEST_OPTIONS = -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-core reference docs lint clean
+.PHONY: help install demo test test-core data reference docs lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ lint: install ## check style, formatting and types
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+
+data: install ## collect all data of the study (2 to 3 hours on 2 cores), verify their hashes; goes on where it stopped
+	$(BIN)/python tune/data.py $(DATA_OPTIONS)
 
 reference: install ## finished runs -> results/reference (make reference RUNS="results/paper ..."); without RUNS its reports again
 	$(BIN)/python analysis/curate.py $(RUNS)

@@ -122,6 +122,15 @@ TUNING: dict[str, tuple[dict[str, Any], ...]] = {
 
 _BY_BOTH_HEADS = ("bc-all", "dwbc", "safedice", "uniq", "osil")
 
+SPARSITY_TASKS = tuple(f"PointCircle2@lapse{share}" for share in ("5", "10", "", "40", "80"))
+# Everything that is collected for the study where DSRL's files are not there: `make data` (tune/data.py).
+STUDY_TASKS = (
+    *("BallCircle", "BallRun", "CarCircle", "CarRun", "SwimmerVelocity", "HalfCheetahVelocity"),
+    *("PointCircle2", "PointGoal1", "PointButton1", "AntVelocity", "Walker2dVelocity"),
+    *("BallCircle@lapse", "CarCircle@lapse", "SwimmerVelocity@lapse", "AntVelocity@lapse"),
+    *SPARSITY_TASKS,
+)
+
 GRIDS: dict[str, Grid] = {
     "demo": Grid(
         "SafeMIL against cloning everything and against the oracle, in minutes on a laptop",
@@ -159,7 +168,7 @@ GRIDS: dict[str, Grid] = {
     "size": Grid("|D_N|", axes={"split.n_nonpreferred": (5, 10, 25, 50, 100)}),
     "sparsity": Grid(
         "share of unsafe steps in the unsafe trajectories, 5 to 80 % (data of their own; lapse: 20 %)",
-        tasks=tuple(f"PointCircle2@lapse{share}" for share in ("5", "10", "", "40", "80")),
+        tasks=SPARSITY_TASKS,
         methods=("safemil", "ppl", "bc-all", "bc-safe"),
     ),
     "heads": Grid(
