@@ -243,5 +243,5 @@ def fit(splits: Sequence[Split], config: OSILConfig, context: FitContext) -> lis
     train("policy", objectives, sampler.draw, prepare, context, steps=n_steps, recorder=recorder)
     learned = recorder.results([extract_replica(network, index) for index in range(len(splits))])
     for own, values in zip(learned, costs, strict=True):
-        own.extra = {"cost_center": float(np.quantile(values, CENTER_QUANTILE))}
+        own.extra |= {"cost_center": float(np.quantile(values, CENTER_QUANTILE))}
     return learned

@@ -206,9 +206,11 @@ def fit(splits: Sequence[Split], config: UNIQConfig, context: FitContext) -> lis
         for own in score_rows(network, steps, rows)
     ]
     rewards = [reward(own).numpy() for own in ratios]
-    advantages = score_rows(
-        fit_advantage(splits, weight_table(rows, rewards, steps), config, steps, context), steps, rows
-    )
+    advantage = fit_advantage(splits, weight_table(rows, rewards, steps), config, steps, context)
+    every = [data.rows(np.concatenate([split.unlabeled, split.unlabeled_held_out])) for split in splits]
+    scored = score_rows(advantage, steps, every)
+    counts = [len(own) for own in rows]
+    advantages = [own[:count] for own, count in zip(scored, counts, strict=True)]
     learned = clone_trajectories(
         splits,
         [split.unlabeled for split in splits],
@@ -216,15 +218,16 @@ def fit(splits: Sequence[Split], config: UNIQConfig, context: FitContext) -> lis
         steps,
         context,
         weights=[policy_weights(own) for own in advantages],
+        held_out_weights=[policy_weights(own)[count:] for own, count in zip(scored, counts, strict=True)],
         scorers=[extract_replica(network, index) for index in range(len(splits))],
     )
-    for own, ratio, advantage, loss in zip(learned, ratios, advantages, best.losses, strict=True):
-        exponentials = np.exp(np.minimum(advantage.astype(np.float64), np.log(LARGEST_WEIGHT)))
-        own.extra = {
+    for own, ratio, values, loss in zip(learned, ratios, advantages, best.losses, strict=True):
+        exponentials = np.exp(np.minimum(values.astype(np.float64), np.log(LARGEST_WEIGHT)))
+        own.extra |= {
             "ratio_mean": ratio.mean().item(),  # 1 at the optimum
             "ratio_capped": (ratio >= config.ratio_cap).double().mean().item(),
             "ratio_held_out_loss": float(loss),
             "weight_mean": float(exponentials.mean()),  # of exp(A), before it is scaled to 1; 1 at the optimum
-            "weight_capped": float((advantage > np.log(LARGEST_WEIGHT)).mean()),
+            "weight_capped": float((values > np.log(LARGEST_WEIGHT)).mean()),
         }
     return learned
