@@ -34,10 +34,11 @@ from baselines.batches import StepSampler, rows_with_successors
 from baselines.critics import CriticConfig, TwinCritic, Value, critic_objective, follower
 from baselines.discriminator import BestHeldOut, DiscriminatorConfig, logistic_loss
 from safemil.algorithm.cloning import clone_trajectories, weight_table
-from safemil.algorithm.weights import normalize
+from safemil.algorithm.weights import normalize, trajectory_means
 from safemil.config.overrides import Settings, setting
 from safemil.config.settings import PolicyConfig
 from safemil.data.splits import Split
+from safemil.evaluation.diagnostics import correlation
 from safemil.nn.networks import StepScorer, extract_replica
 from safemil.nn.streams import make_generators
 from safemil.training.context import FitContext
@@ -221,11 +222,14 @@ def fit(splits: Sequence[Split], config: UNIQConfig, context: FitContext) -> lis
         held_out_weights=[policy_weights(own)[count:] for own, count in zip(scored, counts, strict=True)],
         scorers=[extract_replica(network, index) for index in range(len(splits))],
     )
-    for own, ratio, values, loss in zip(learned, ratios, advantages, best.losses, strict=True):
+    for own, split, ratio, values, loss in zip(learned, splits, ratios, advantages, best.losses, strict=True):
+        lengths = data.lengths[split.unlabeled]
+        totals = trajectory_means(reward(ratio).numpy(), lengths) * lengths
         exponentials = np.exp(np.minimum(values.astype(np.float64), np.log(LARGEST_WEIGHT)))
         own.extra |= {
             "ratio_mean": ratio.mean().item(),  # 1 at the optimum
             "ratio_capped": (ratio >= config.ratio_cap).double().mean().item(),
+            "reward_length_correlation": correlation(totals, lengths),  # r's bonus of 5 a step pays for long episodes
             "ratio_held_out_loss": float(loss),
             "weight_mean": float(exponentials.mean()),  # of exp(A), before it is scaled to 1; 1 at the optimum
             "weight_capped": float((values > np.log(LARGEST_WEIGHT)).mean()),

@@ -15,6 +15,8 @@ from safemil.nn.streams import make_generators
 from safemil.training.context import FitContext
 from tests.conftest import toy_splits
 from tests.test_methods import SMALL, actions_of, fit
+from tune.grids import GRIDS
+from tune.trials import expand
 
 # The one-state example of algorithms: two actions, d_N = (.9, .1), d_P = (.2, .8), p = .5.
 D_N, D_P, P = torch.tensor([0.9, 0.1], dtype=torch.float64), torch.tensor([0.2, 0.8], dtype=torch.float64), 0.5
@@ -111,6 +113,10 @@ def test_every_label_limited_method_clones_by_the_same_loss():
     common = {name: METHODS[name].config().policy for name in LABEL_LIMITED}
     assert common.pop("dexperts") == PolicyConfig(head="tanh_gauss")
     assert set(common.values()) == {PolicyConfig()} and PolicyConfig().head == "det"
+    trials = expand(GRIDS["heads"], tasks=["BallCircle"], seeds=[0])
+    heads = [(trial.method, trial.config.policy.head) for trial in trials]
+    both = [(name, head) for name in ("bc-all", "dwbc", "safedice", "uniq", "osil") for head in ("det", "tanh_gauss")]
+    assert heads == [*both, ("dexperts", "tanh_gauss")]
     losses, weights = torch.tensor([[1.0, 4.0]]), torch.tensor([[0.5, 1.5]])
     assert weighted_loss(losses, weights).tolist() == [3.25]
 
