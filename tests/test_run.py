@@ -153,7 +153,11 @@ def test_a_trial_folder_is_whole(finished_run):
         final = episodes[episodes["checkpoint_step"] == episodes["checkpoint_step"].max()]
         assert row["cost_mean"] == pytest.approx(final["cost"].mean())
         assert row["normalized_cost"] == pytest.approx(final["cost"].mean() / 25)
-        assert "evaluation" in set(pd.read_csv(folder / "curves.csv")["stage"])
+        curves = pd.read_csv(folder / "curves.csv")
+        assert "evaluation" in set(curves["stage"])
+        taken = curves.groupby("stage")["step"].max()  # fixed numbers: no held-out loss ends a study's training
+        assert taken["policy"] == 30 and taken.get("cost_model", 10) == 10
+        assert not [name for name in curves if name in ("held_out_mil_loss", "held_out_policy_loss")]
         if config["method"] == "safemil":
             scores = pd.read_csv(folder / "scores.csv")
             assert (scores.loc[scores["weight"].notna(), "set"] == "D_U").all() and scores[

@@ -19,7 +19,7 @@ from safemil.config.ray_address import check_ray_address
 from safemil.data.locate import dataset_folder
 from tests.conftest import ENVIRONMENT, ROOT, run_python, write_ball_dataset
 from tune.prepare import share_out
-from tune.ray_cluster import LONGEST_TEMPORARY_FOLDER, temporary_folder
+from tune.ray_cluster import LONGEST_TEMPORARY_FOLDER, home_can_be_written, temporary_folder
 from tune.run import main
 from tune.storage import working_folder
 
@@ -44,15 +44,13 @@ def datasets(tmp_path_factory) -> Path:
 def test_a_run_on_ray_amid_all_of_it_at_once(datasets, tmp_path):
     """RAY_ADDRESS of a cluster that is none, a relative dataset folder, a temporary folder whose path is too long for a
     socket, a home that cannot be written, a terminal that is not UTF-8, a folder with a name it cannot show."""
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home").chmod(0o555)
     long = tmp_path / ("long" * 30)
     long.mkdir()
     variables = {
         "RAY_ADDRESS": "192.0.2.1:6379",
         "DSRL_DATASET_DIR": os.path.relpath(datasets, ROOT),
         "TMPDIR": str(long),
-        "HOME": str(tmp_path / "home"),
+        "HOME": "/proc",
         "PYTHONIOENCODING": "ascii",
     }
     shown = run_python("tune/run.py", *RUN, "--storage", tmp_path / "ergebnisse-für", *QUICK, timeout=500, **variables)
@@ -139,6 +137,14 @@ def test_rays_temporary_folder_is_ones_own_and_short(tmp_path, monkeypatch):
     assert Path(temporary_folder()).parent != Path("/proc")
     socket_path = f"{found}/session_2026-11-27_18-51-49_589123_4194304/sockets/plasma_store"
     assert len(socket_path) <= 107
+
+
+def test_a_home_that_cannot_be_written_is_known(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert home_can_be_written()
+    for nowhere in ("/proc", str(tmp_path / "none")):
+        monkeypatch.setenv("HOME", nowhere)
+        assert not home_can_be_written()
 
 
 def test_the_working_folder_of_a_bucket_is_ones_own():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -75,6 +76,8 @@ def _start_here() -> None:
     """
     import ray
 
+    if not home_can_be_written() and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray keeps one in ~/.ray
     for attempt in range(STARTS):
         try:
             ray.init(address="local", include_dashboard=False, _temp_dir=temporary_folder(), **QUIET)
@@ -84,6 +87,16 @@ def _start_here() -> None:
             if attempt == STARTS - 1:
                 reason = printable(f"{type(error).__name__}: {error}".strip().splitlines()[0])
                 raise UserError(f"Ray cannot be started here ({reason}); --shard 1/1 does without") from error
+
+
+def home_can_be_written() -> bool:
+    """Whether there is a ~/.ray that can be written in; makes it, as Ray would."""
+    try:
+        folder = Path.home() / ".ray"
+        folder.mkdir(exist_ok=True)
+    except (OSError, RuntimeError):
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def temporary_folder() -> str | None:

@@ -6,12 +6,13 @@ does it may wait for ever.
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 
 from safemil.config.errors import UserError, printable
 
-PATIENCE = 25.0  # seconds
+PATIENCE = 22.0  # seconds
 PROBE = """
 import sys, ray
 try:
@@ -28,15 +29,32 @@ def check_ray_address(address: str) -> None:
     Raises:
         UserError: none does within ``PATIENCE``.
     """
+    reason = _closed(address) or _unanswered(address)
+    if reason is not None:
+        raise UserError(
+            f"--address {address}: no Ray cluster answers ({reason}); start one (ray start --head) or leave it out"
+        )
+
+
+def _closed(address: str) -> str | None:
+    """Why HOST:PORT takes no call at all; None where it takes one, or is no such address."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return None
+    try:
+        socket.create_connection((host, int(port)), timeout=5.0).close()
+    except (OSError, OverflowError) as error:
+        return str(error)
+    return None
+
+
+def _unanswered(address: str) -> str | None:
+    """Why Ray cannot be connected to, or None where it can."""
     command = [sys.executable, "-c", PROBE, address]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        reason = f"nothing within {PATIENCE:g} s"
-    else:
-        if done.returncode == 0:
-            return
-        reason = printable((done.stderr.strip().splitlines() or ["the process that asked died"])[-1])[:200]
-    raise UserError(
-        f"--address {address}: no Ray cluster answers ({reason}); start one (ray start --head) or leave it out"
-    )
+        return f"nothing within {PATIENCE:g} s"
+    if done.returncode == 0:
+        return None
+    return printable((done.stderr.strip().splitlines() or ["the process that asked died"])[-1])[:200]
