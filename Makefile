@@ -13,9 +13,10 @@ PYTHON = $(shell for python in python3.11 python3.10 python3 /usr/local/bin/pyth
 	"$$python" -c 'import ensurepip; $(SUITABLE)' 2>/dev/null && { echo "$$python"; break; }; done)
 
 # What `make test-core` runs: the tests of these files, which need no simulator, OSRL, Ray, pandas or plotting.
-CORE_TESTS = aggregates aggregators api baselines calibration capture cards claims cloning config convert corridor cost_model \
-	datasets diagnostics estimates failure_modes joint kept_stages methods metrics osil precision resuming splits stopping tasks train \
-	training trajectories uniq weights whole_files
+CORE_TESTS = aggregates aggregators api baselines calibration capture cards claims cloning config convert \
+	corridor cost_model datasets diagnostics estimates failure_modes hostile_files joint kept_stages log_properties \
+	log_sources methods metrics osil precision resuming splits stopping tasks train training trajectories uniq \
+	weights whole_files
 # Its environment: one for each Python, kept until `make clean`.
 CORE = .venv-core-$(shell '$(PYTHON)' -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
@@ -38,7 +39,7 @@ test: install ## build .venv, run the test suite (make test PYTEST_OPTIONS="-x t
 test-core: ## install the core alone on any Python from 3.10, run its tests there (make test-core PYTHON=python3.13)
 	[ -x $(CORE)/bin/python ] || '$(PYTHON)' -m venv $(CORE)
 	rm -rf $(CORE)/dist $(CORE)/outside
-	$(CORE)/bin/python -m pip install -q build pytest pytest-timeout scipy
+	$(CORE)/bin/python -m pip install -q build pytest pytest-timeout scipy hypothesis
 	$(CORE)/bin/python -m build -o $(CORE)/dist . >/dev/null
 	$(CORE)/bin/python -m pip uninstall -q -y safemil
 	$(CORE)/bin/python -m pip install -q $(CORE)/dist/*.whl

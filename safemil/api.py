@@ -9,7 +9,7 @@
     print(model.summary())               # how well bad was told from good, in words
     model.save("policy"); SafeMIL.load("policy")
 
-``non_preferred`` and ``unlabeled`` are ``Trajectories``, lists of (observations, actions), or paths of dataset files.
+``non_preferred`` and ``unlabeled`` are ``Trajectories``, lists of (observations, actions), or paths (``safemil.data.logs``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from safemil.config.errors import UserError
 from safemil.config.overrides import configure, known_settings, override, to_dict
 from safemil.config.settings import SafeMILConfig
 from safemil.data import trajectories
-from safemil.data.hdf5 import load
+from safemil.data.logs.reading import read_trajectories
 from safemil.data.splits import Split
 from safemil.evaluation import diagnostics
 from safemil.evaluation.findings import find, in_words
@@ -71,14 +71,14 @@ class Trajectories(trajectories.Trajectories):
         return cls(observations, actions, np.cumsum([0, *(len(part) for _, part in episodes)]))
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Trajectories:
-        """From an HDF5 file with DSRL's keys; rewards and costs in it are not read.
+    def from_file(cls, source: Any, keys: Sequence[str] = (), bounds: Sequence[float] = ()) -> Trajectories:
+        """From a file, folder or pandas frame: see ``read_trajectories`` in ``safemil.data.logs.reading``.
 
         Raises:
-            UserError: it cannot be read, or where episodes end is not known.
+            UserError: it cannot be read, or does not say clearly what it holds.
         """
-        loaded, _ = load(path)
-        return cls(loaded.observations, loaded.actions, loaded.offsets)
+        read, _ = read_trajectories(source, keys, bounds)
+        return cls(read.observations, read.actions, read.offsets)
 
 
 class Learner:
@@ -185,7 +185,7 @@ class Learner:
         Raises:
             UserError: there is nothing, or another method's.
         """
-        described = checkpoints.load_metadata(folder)
+        described = checkpoints.load_metadata(folder, seed=int, config=dict)
         if described.get("method") != cls.method:
             raise UserError(f"{folder} holds a policy of {described.get('method')}, not of {cls.method}")
         model = cls(seed=described["seed"], device="cpu")

@@ -4,7 +4,7 @@
     python -m safemil.datasets fetch PointGoal1 CarRun    # download what is missing
     python -m safemil.datasets card BallCircle            # what it holds and how hard it is: a page and a picture
     python -m safemil.datasets card BallCircle --clone    # and what cloning all of it, or its safe part, makes of it
-    python -m safemil.datasets convert logs.npz --output mine.hdf5    # somebody's own logs
+    python -m safemil.datasets convert logs.npz --output mine.hdf5    # somebody's own logs, see convert --help
 
 The dataset folder is ``$DSRL_DATASET_DIR``, else ``~/.dsrl/datasets``, with DSRL's own file names.
 """
@@ -18,8 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from safemil.config.errors import UserError, entry_point
+from safemil.data.convert import __doc__ as convert_help
+from safemil.data.convert import convert
 from safemil.data.hdf5 import read_layout
 from safemil.data.locate import dataset_folder, fetch, find
+from safemil.data.logs.reading import add_options
 from safemil.data.provenance import origin_of
 from safemil.data.tasks import Task, find_task, parse_file_name
 from safemil.data.trajectories import DatasetError
@@ -41,8 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     carding.add_argument("--clone", action="store_true", help="also what cloning makes of it: some minutes")
     carding.add_argument("--workers", type=int, metavar="W", help="processes for --clone (default: one per core)")
     carding.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="default: the working directory")
-    converting = commands.add_parser("convert", help="Minari, D4RL-style HDF5, npz or a folder of csv -> DSRL's layout")
-    converting.add_argument("source", type=Path)
+    converting = commands.add_parser(
+        "convert",
+        help="HDF5, npz, csv, Parquet, Minari, robomimic or LeRobot -> DSRL's layout",
+        description=convert_help,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    converting.add_argument("source", type=Path, help="a file or a folder")
+    add_options(converting)
     converting.add_argument("--task", help="check the dimensions against this task's")
     converting.add_argument("--output", type=Path, required=True, metavar="FILE")
     options = parser.parse_args(arguments)
@@ -62,9 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for path, of_task in [_named_dataset(name, task) for name in options.datasets]:
             print(assess(path, of_task, options.output, cloning, workers))
     else:
-        from safemil.data.convert import convert
-
-        print(*convert(options.source, options.output, task), options.output, sep="\n")
+        chosen = {"observation_keys": options.observation_keys, "action_bounds": options.action_bounds}
+        print(*convert(options.source, options.output, task, **chosen), options.output, sep="\n")
 
 
 def _named_dataset(name: str, task: Task | None) -> tuple[Path, Task]:

@@ -3,10 +3,14 @@
     python -m safemil.train --non-preferred bad.hdf5 --unlabeled logs.hdf5 --out policies/first
     python -m safemil.train --non-preferred bad.hdf5 --unlabeled logs.hdf5 --out out --seeds 0 1 2 --set weights.beta=1
     python -m safemil.train --non-preferred bad.hdf5 --unlabeled logs.hdf5 --out out --set steps=5000 --fixed-steps
+    python -m safemil.train --non-preferred crashes.npz --unlabeled ~/.minari/datasets/D4RL/pen/human-v2 --out out
+    python -m safemil.train --non-preferred bad.hdf5 --unlabeled demo.hdf5 --observation-keys joints object --out out
+    python -m safemil.train --non-preferred bad_arm --unlabeled arm --action-bounds 100 --out out   # LeRobot, degrees
 
-Both files are HDF5 with DSRL's keys: observations, actions, terminals and/or timeouts (where trajectories end); rewards
-and costs may be there and are never read. A fifth of each file is held out; training ends when the loss on that part
-has stopped falling, at the latest after cost_model.steps and policy.steps updates.
+Both may be HDF5 (DSRL, D4RL, Minari, robomimic), npz, csv, Parquet, or a folder of csv, Parquet, Minari or LeRobot. It
+must be clear where trajectories end; rewards and costs may be there and are never read. A fifth of each file is held
+out; training ends when the loss on that part has stopped falling, at the latest after cost_model.steps and policy.steps
+updates.
 
 Each seed writes OUT/seed-<S>/report.md, scores.png (where matplotlib is installed), curves.csv, predicted_costs.csv
 (for every unlabeled trajectory its mean predicted cost and its weight, lowest cost first), and policy.safetensors with
@@ -29,6 +33,7 @@ from safemil.config.atomic import atomic_write
 from safemil.config.checks import at_least, checked_seed
 from safemil.config.errors import UserError, entry_point
 from safemil.config.overrides import configure, fingerprint, flatten, parse_assignments, to_dict
+from safemil.data.logs.reading import add_options
 from safemil.nn import precision
 
 if TYPE_CHECKING:
@@ -43,8 +48,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m safemil.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--non-preferred", required=True, type=Path, metavar="A.hdf5", help="trajectories known as bad")
-    parser.add_argument("--unlabeled", required=True, type=Path, metavar="B.hdf5", help="trajectories of both kinds")
+    parser.add_argument("--non-preferred", required=True, type=Path, metavar="A", help="trajectories known as bad")
+    parser.add_argument("--unlabeled", required=True, type=Path, metavar="B", help="trajectories of both kinds")
+    add_options(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the policies")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="S", help="one policy per seed, packed")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="settings", help="override settings")
@@ -78,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     models = [SafeMIL(seed=seed, **shared) for seed in options.seeds]
     for model in models:
         model.config = config
-    sets = [Trajectories.from_file(path) for path in (options.non_preferred, options.unlabeled)]
+    chosen = options.observation_keys, options.action_bounds
+    sets = [Trajectories.from_file(path, *chosen) for path in (options.non_preferred, options.unlabeled)]
     splits_of(models, *sets)  # fails here if it does, before anything is written
     open_folder(options.out, record_of(models[0], sets))
     try:

@@ -146,7 +146,9 @@ def test_unknown_formats_and_files_in_the_way(log, tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
         convert(tmp_path / "nothing", tmp_path / "out.hdf5")
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(UserError, match="expected .npz, .hdf5, .h5, a Minari dataset or a folder of .csv"):
+    with pytest.raises(
+        UserError, match="expected .npz, .hdf5, .h5, .csv, .parquet, or a folder of csv, parquet, Minari or LeRobot"
+    ):
         convert(tmp_path / "notes.txt", tmp_path / "out.hdf5")
     (tmp_path / "out.hdf5").touch()
     with pytest.raises(UserError, match="exists; remove it, or name another file"):
@@ -384,7 +386,7 @@ class TestFlat:
     def test_damaged(self, write, damage, log, tmp_path):
         path = write(tmp_path, log)
         path.write_bytes(damage(path.read_bytes()))
-        assert "cannot be read" in refusal(path, tmp_path)
+        assert re.search("cannot be read|damaged|not an HDF5 file|is empty", refusal(path, tmp_path))
 
 
 class TestValues:
@@ -397,7 +399,10 @@ class TestValues:
             (np.arange(10) % 2 == 0, "discrete choices; vectors of real numbers"),
             (np.linspace(-2, 2, 20).reshape(10, 2), r"6 of 10 rows reach outside \[-1, 1\], from -2 to 2"),
             (np.full((10, 2), 1.001), "10 of 10 rows reach outside"),
-            (np.linspace(0, 255, 20).reshape(10, 2), "from 0 to 255; divide them by their bounds, or clip them"),
+            (
+                np.linspace(0, 255, 20).reshape(10, 2),
+                "from 0 to 255; divide them by their bounds .--action-bounds., or clip them",
+            ),
             (np.full((10, 2), np.nan), "actions: row 0 holds NaN or infinity"),
             (np.full((10, 2), np.inf), "10 of 10 rows reach outside"),
             (np.full((10, 2), 1j), "actions: expected an array of numbers, found complex128"),

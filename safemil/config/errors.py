@@ -72,9 +72,13 @@ def refusal(error: OSError) -> str:
     return f"{where}{error.strerror or error}; {REFUSALS.get(error.errno or 0, 'look at the place')}"
 
 
-def printable(text: object) -> str:
-    """Text from outside (a path, a name in a file) as it may stand in a message or a page: no controls, no quotes."""
-    return "".join(letter if letter.isprintable() and letter != "`" else "?" for letter in str(text))
+def printable(text: object, most: int | None = None) -> str:
+    """Text from outside (a path, a name in a file) for a message or a page: one line, no controls, no quotes for code.
+
+    With ``most``, at most so many letters.
+    """
+    shown = "".join(letter if letter.isprintable() and letter != "`" else "?" for letter in str(text))
+    return shown if most is None or len(shown) <= most else shown[: most - 2] + ".."
 
 
 def unknown(kind: str, name: str, known: Collection[str]) -> UserError:

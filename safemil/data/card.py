@@ -13,7 +13,7 @@ import numpy as np
 
 from safemil.config.settings import SplitConfig
 from safemil.data.hdf5 import load, read_layout
-from safemil.data.provenance import origin_of, sha256
+from safemil.data.provenance import origin_of, plain, sha256
 from safemil.data.splits import NONPREFERRED_COST, HiddenLabels, SplitError, make_split
 from safemil.data.tasks import Task
 from safemil.data.trajectories import DatasetError, Outcomes, Trajectories
@@ -70,9 +70,12 @@ def make_card(path: Path, task: Task) -> Card:
 
 def recipes_of(attributes: dict, n_trajectories: int) -> np.ndarray:
     """(n_trajectories,) the recipe each trajectory of a collected file came from; they lie one after the other."""
-    sizes = json.loads(attributes.get("recipes", "{}"))
-    if sum(sizes.values()) != n_trajectories:
-        sizes = {str(attributes.get("recipe", "unknown")): n_trajectories}
+    try:
+        sizes = {plain(name): int(size) for name, size in json.loads(attributes.get("recipes", "{}")).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):  # of another program, or damaged
+        sizes = {}
+    if sum(sizes.values()) != n_trajectories or min(sizes.values(), default=0) < 0:
+        sizes = {plain(attributes.get("recipe", "unknown")): n_trajectories}
     return np.repeat(list(sizes), list(sizes.values()))
 
 

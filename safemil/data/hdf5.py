@@ -6,25 +6,27 @@ terminals or timeouts is 1. Three things are mended rather than refused, each wi
 
 - Rows after the last end are an unfinished episode and are dropped. OSRL keeps them and gives them cost 0, so that
   such a tail would always count as safe.
-- Actions outside [-1, 1] are clipped. Some of DSRL's own files (BallCircle, CarCircle, DroneCircle) hold the policy's
-  sample as it was before the simulator clipped it (https://github.com/liuzuxin/DSRL/issues/5); the clipped action is
-  the one that was executed.
+- Actions of a known task outside [-1, 1] are clipped. Some of DSRL's own files (BallCircle, CarCircle, DroneCircle)
+  hold the policy's sample as it was before the simulator clipped it (https://github.com/liuzuxin/DSRL/issues/5); the
+  clipped action is the one that was executed. In a file of no known task they are refused.
 - An episode longer than the task's horizon is kept.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from safemil.config.atomic import atomic_write
+from safemil.config.errors import printable
+from safemil.data.actions import ROUNDING, in_range
+from safemil.data.hdf5_access import check_stored, member, opened
 from safemil.data.tasks import Task
 from safemil.data.trajectories import DatasetError, Outcomes, Trajectories, as_float32, check_resolution, first_bad_row
 
@@ -32,11 +34,10 @@ logger = logging.getLogger(__name__)
 
 KEYS = ("observations", "next_observations", "actions", "rewards", "costs", "terminals", "timeouts")
 ROWS_PER_READ = 1 << 18  # so that reading needs little memory beside the result
-ACTION_ROUNDING = 1e-4  # beyond [-1, 1] by less than this: float rounding, clipped without a word
 ACTION_LIMIT = 10.0  # no sampled action comes near this: the file is in other units
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
     """What a file holds, known without reading its observations and actions."""
 
@@ -44,13 +45,14 @@ class Layout:
     offsets: np.ndarray  # (n_trajectories + 1,) int64
     terminals: np.ndarray  # (n_steps,) bool
     has_outcomes: bool
-    attributes: dict[str, Any]  # provenance, empty for DSRL's own files
+    attributes: dict[str, Any] = dataclasses.field(default_factory=dict)  # provenance, empty for DSRL's own files
 
 
 def read_layout(path: Path, task: Task | None = None) -> Layout:
     """Check keys, lengths, dimensions and episode ends of a file. Raises ``DatasetError``."""
-    with _opened(path) as file:
-        return _layout(file, task)
+    with opened(path) as file:
+        layout = _layout(_columns(file), task)
+        return dataclasses.replace(layout, attributes=_attributes(file))
 
 
 def load(path: str | Path, task: Task | None = None) -> tuple[Trajectories, Outcomes | None]:
@@ -59,8 +61,9 @@ def load(path: str | Path, task: Task | None = None) -> tuple[Trajectories, Outc
     With ``task``, dimensions are checked against it. Raises ``DatasetError`` naming file, key and row.
     """
     path = Path(path)
-    with _opened(path) as file:
-        layout = _layout(file, task)
+    with opened(path) as file:
+        columns = _columns(file)
+        layout = _layout(columns, task)
         n_kept = int(layout.offsets[-1])
         if n_kept < layout.n_steps:
             logger.warning("%s: dropped the last %d rows, an unfinished episode", path, layout.n_steps - n_kept)
@@ -69,11 +72,12 @@ def load(path: str | Path, task: Task | None = None) -> tuple[Trajectories, Outc
             steps = np.diff(layout.offsets)[longest]
             logger.warning("%s: trajectory %d has %d steps, a %s episode %d: is an end missing?",
                            path, longest, steps, task.name, task.horizon)  # fmt: skip
-        actions = _clipped(_floats(file, "actions", n_kept), path)
-        trajectories = Trajectories(_floats(file, "observations", n_kept), actions, layout.offsets)
+        actions = _floats(columns, "actions", n_kept)
+        actions = in_range(actions) if task is None else _clipped(actions, path)
+        trajectories = Trajectories(_floats(columns, "observations", n_kept), actions, layout.offsets)
         if not layout.has_outcomes:
             return trajectories, None
-        rewards, costs = (_floats(file, key, n_kept).reshape(-1) for key in ("rewards", "costs"))
+        rewards, costs = (_floats(columns, key, n_kept).reshape(-1) for key in ("rewards", "costs"))
         return trajectories, Outcomes(rewards, costs, layout.terminals[:n_kept], layout.offsets)
 
 
@@ -131,63 +135,38 @@ def _arrays(
     return arrays | {"terminals": terminals, "timeouts": timeouts}
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The open HDF5 file; every error inside gets the path in front."""
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except DatasetError as error:
-        raise DatasetError(f"{path}: {error}") from None
-    except (MemoryError, ValueError) as error:  # numpy says either
-        raise DatasetError(f"{path}: needs more memory than there is ({error})") from error
-    except (OSError, RuntimeError, KeyError) as error:  # a damaged file shows in any of the three
-        raise DatasetError(f"{path}: {_why_unreadable(path, error)}") from error
-
-
-def _why_unreadable(path: Path, error: Exception) -> str:
-    if not path.is_file():
-        return "no such file" if not path.exists() else "not a file"
-    with path.open("rb") as file:
-        head = file.read(512)
-    if not head:
-        return "the file is empty (0 bytes); delete it and fetch or collect it again"
-    if "unable to lock" in str(error):
-        return f"another process is writing this file ({error}); wait for it, or end it"
-    if "filter" in str(error) or "plugin" in str(error):
-        return (
-            f"compressed with a filter that is not installed ({error}); `pip install hdf5plugin`, or store it with gzip"
-        )
-    if head.startswith(b"\x89HDF\r\n\x1a\n"):
-        size = path.stat().st_size
-        return f"truncated or damaged HDF5 file ({size} bytes: {error}); delete it and fetch or collect it again"
-    if head.lstrip()[:1] == b"<":
-        return "a web page (HTML), not an HDF5 file: a download was answered with a page; delete it and fetch it again"
-    return f"not an HDF5 file (it begins with {head[:8]!r})"
-
-
-def _layout(file: Any, task: Task | None) -> Layout:
+def _columns(file: Any) -> dict[str, Any]:
+    """Those of the keys that are in the file, as datasets that are safe to read but not yet read."""
+    columns = {key: item for key in KEYS if (item := member(file, key)) is not None}
     for key in ("observations", "actions"):
-        if key not in file:
-            raise DatasetError(f"key {key!r} is missing; found {', '.join(sorted(file)) or 'no keys at all'}")
-    ends = [key for key in ("terminals", "timeouts") if key in file]
+        if key not in columns:
+            found = printable(", ".join(sorted(file)), 200) or "no keys at all"
+            raise DatasetError(f"key {key!r} is missing; found {found}")
+    for key, item in columns.items():
+        if getattr(getattr(item, "dtype", None), "kind", "") not in tuple("fiub") or item.shape is None:
+            raise DatasetError(f"{key!r} is not an array of numbers but {printable(str(item), 100)}")
+        check_stored(item, key)
+    return columns
+
+
+def _attributes(file: Any) -> dict[str, Any]:
+    """Texts and numbers beside the data."""
+    return {name: value for name, value in file.attrs.items() if isinstance(value, str | int | float | np.number)}
+
+
+def _layout(columns: Mapping[str, Any], task: Task | None) -> Layout:
+    ends = [key for key in ("terminals", "timeouts") if key in columns]
     if not ends:
         raise DatasetError("neither 'terminals' nor 'timeouts' is there, so it is unknown where episodes end")
-    present = [key for key in KEYS if key in file]
-    for key in present:
-        if getattr(getattr(file[key], "dtype", None), "kind", "") not in tuple("fiub") or file[key].shape is None:
-            raise DatasetError(f"{key!r} is not an array of numbers but {str(file[key])[:100]}")
-    if file["actions"].dtype.kind in "iub" and file["actions"].shape[1:] in ((), (1,)):
+    if columns["actions"].dtype.kind in "iub" and columns["actions"].shape[1:] in ((), (1,)):
         raise DatasetError("'actions' are whole numbers in one column: discrete; real numbers in [-1, 1] are expected")
-    n_steps = next(iter(file["observations"].shape), 0)
+    n_steps = next(iter(columns["observations"].shape), 0)
     if n_steps == 0:
         raise DatasetError("'observations' has no rows")
-    for key in present:
+    for key, dataset in columns.items():
         width = None if task is None else task.action_dim if key == "actions" else task.observation_dim
-        _check_shape(key, file[key].shape, n_steps, matrix=key.endswith(("observations", "actions")), width=width)
-    flags = {key: _flags(file, key) for key in ends}
+        _check_shape(key, dataset.shape, n_steps, matrix=key.endswith(("observations", "actions")), width=width)
+    flags = {key: _flags(columns, key) for key in ends}
     last_rows = np.flatnonzero(np.logical_or.reduce(list(flags.values())))
     if len(last_rows) == 0:
         raise DatasetError(f"no episode ends: {' and '.join(ends)} are 0 in all {n_steps} rows")
@@ -195,8 +174,7 @@ def _layout(file: Any, task: Task | None) -> Layout:
         n_steps=n_steps,
         offsets=np.concatenate([[0], last_rows + 1]).astype(np.int64),
         terminals=flags.get("terminals", np.zeros(n_steps, dtype=bool)),
-        has_outcomes="rewards" in file and "costs" in file,
-        attributes=dict(file.attrs),
+        has_outcomes="rewards" in columns and "costs" in columns,
     )
 
 
@@ -206,22 +184,24 @@ def _check_shape(key: str, shape: tuple[int, ...], n_steps: int, matrix: bool, w
         found = shape[0] if shape else 0
         raise DatasetError(f"{key!r} has {found} rows, but 'observations' has {n_steps}; they must be equal")
     if matrix and (len(shape) != 2 or (width is not None and shape[1] != width)):
-        raise DatasetError(f"{key!r} has shape {shape}, expected {expected}; is this the file of another task?")
+        raise DatasetError(
+            f"{key!r} has shape {printable(str(shape), 60)}, expected {expected}; is this the file of another task?"
+        )
     if not matrix and shape not in ((n_steps,), (n_steps, 1)):
-        raise DatasetError(f"{key!r} has shape {shape}, expected {expected}")
+        raise DatasetError(f"{key!r} has shape {printable(str(shape), 60)}, expected {expected}")
 
 
-def _flags(file: Any, key: str) -> np.ndarray:
-    values = file[key][:].reshape(-1)
+def _flags(columns: Mapping[str, Any], key: str) -> np.ndarray:
+    values = columns[key][:].reshape(-1)
     if values.dtype != bool and not (ok := (values == 0) | (values == 1)).all():
         row = int(np.argmin(ok))
         raise DatasetError(f"{key!r}: row {row} is {values[row]}, expected 0 or 1")
     return values.astype(bool)
 
 
-def _floats(file: Any, key: str, n_rows: int) -> np.ndarray:
+def _floats(columns: Mapping[str, Any], key: str, n_rows: int) -> np.ndarray:
     """The first ``n_rows`` of a dataset as float32, all finite."""
-    dataset = file[key]
+    dataset = columns[key]
     result = np.empty((n_rows, *dataset.shape[1:]), dtype=np.float32)
     # Whole storage chunks at a time: a compressed chunk that is read in two parts is decompressed twice.
     chunk = dataset.chunks[0] if dataset.chunks else 1
@@ -232,7 +212,9 @@ def _floats(file: Any, key: str, n_rows: int) -> np.ndarray:
             result[start : start + step] = values
         if (row := first_bad_row(result[start : start + step])) is not None:
             row += start
-            raise DatasetError(f"{key!r}: row {row} of {n_rows} holds NaN or infinity ({result[row]})")
+            raise DatasetError(
+                f"{key!r}: row {row} of {n_rows} holds NaN or infinity ({printable(str(result[row]), 80)})"
+            )
         check_resolution(repr(key), values, result[start : start + step])
     return result
 
@@ -242,7 +224,7 @@ def _clipped(actions: np.ndarray, path: Path) -> np.ndarray:
     if (largest := excess.max()) > ACTION_LIMIT:
         row = int(np.argmax(excess))
         raise DatasetError(f"'actions': row {row} reaches {largest:g}, expected [-1, 1]: other units, or not actions?")
-    if largest > 1 + ACTION_ROUNDING:
-        n_outside = int((excess > 1 + ACTION_ROUNDING).sum())
+    if largest > 1 + ROUNDING:
+        n_outside = int((excess > 1 + ROUNDING).sum())
         logger.warning("%s: clipped %d of %d actions to [-1, 1] (largest %.3g)", path, n_outside, len(actions), largest)
     return np.clip(actions, -1.0, 1.0, out=actions)

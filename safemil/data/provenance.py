@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +48,19 @@ def write_note(path: Path, note: dict[str, Any]) -> None:
 
 
 def origin_of(path: Path, attributes: dict[str, Any]) -> str:
-    """Where a file comes from, in words; ``attributes`` are the HDF5 attributes in the file."""
+    """Where a file comes from, in words; ``attributes`` are the HDF5 attributes in it, which may hold anything."""
+    said = collections.defaultdict(lambda: "unknown", {name: plain(value) for name, value in attributes.items()})
     if "collected_by" in attributes:
-        return "collected (recipe {recipe}, seed {seed})".format_map(attributes)
+        return "collected (recipe {recipe}, seed {seed})".format_map(said)
     if "converted_from" in attributes:
-        return "converted ({format} {converted_from})".format_map(attributes)
-    source = read_note(path).get("source")
+        return "converted ({format} {converted_from})".format_map(said)
+    source = plain(read_note(path).get("source", ""), 200)
     return f"downloaded from {source}" if source else "put there by hand"
+
+
+def plain(text: object, most: int = 80) -> str:
+    """Foreign text for a terminal or a page: letters, digits and harmless signs; no markup, no controls."""
+    return re.sub(r"[^\w .,:;()/+=@%-]", "?", str(text)[:most])
 
 
 def _note_path(path: Path) -> Path:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from safemil.config.errors import UserError
+from safemil.config.errors import UserError, printable
 
 LARGE = 1000.0  # smaller numbers are as fine in float32 as any network can tell
 LOST_SHARE = 1e-3  # of a column's range, lost by rounding to float32
@@ -125,7 +125,8 @@ def as_float32(name: str, values: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinity
         array = np.ascontiguousarray(values, dtype=np.float32)
     if (row := first_bad_row(array)) is not None:
-        raise DatasetError(f"{name}: row {row} holds NaN or infinity ({array[row]}); remove that trajectory")
+        found = printable(str(array[row]), 80)
+        raise DatasetError(f"{name}: row {row} holds NaN or infinity ({found}); remove that trajectory")
     check_resolution(name, values, array)
     return array
 
