@@ -9,7 +9,7 @@
     print(model.summary())               # how well bad was told from good, in words
     model.save("policy"); SafeMIL.load("policy")
 
-``non_preferred`` and ``unlabeled`` are ``Trajectories``, lists of (observations, actions), or paths (``safemil.data.logs``).
+``non_preferred`` and ``unlabeled`` are ``Trajectories``, lists of (observations, actions), or paths: see data.logs.
 """
 
 from __future__ import annotations
