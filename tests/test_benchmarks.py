@@ -69,6 +69,10 @@ def test_what_is_said_of_speed_is_what_was_measured():
     compiled = json.loads((FOLDER / "measured" / "h200-2026-11-27-compiled.json").read_text())
     assert compiled["same"]["passed"] and compiled["grid"]["precision"] == "high"
     assert f"{compiled['grid']['hours']:.1f} hours [compiled and at `--precision high`]" in page
+    nine = json.loads((FOLDER / "measured" / "h200-2026-11-27-uniq-osil.json").read_text())
+    new = sum(row["hours_of_three_tasks"] for row in nine["grid"]["rows"] if row["method"] in ("uniq", "osil"))
+    assert nine["same"]["passed"] and f"{nine['grid']['hours']:.1f} hours [of nine methods]" in page
+    assert f"{new:.1f} of them for those two" in page
     assert all(round(row["outside_kernels"], 2) <= 0.05 for row in rates.values() if row["replicas"] >= 100)
     five = [row["outside_kernels"] for row in rates.values() if row["replicas"] == 5]
     assert min(five) > 0.095 and max(five) < 0.205
