@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from safemil.collection.cloning_check import EPISODES, Clones
+from safemil.collection.recipes.table import RECIPES
 from safemil.config.atomic import atomic_write
 from safemil.data.card import Card, better_half, make_card
 from safemil.data.card_figure import write_card
@@ -42,7 +43,8 @@ def assess(
     if cloning is not None and card.labels is not None:
         clones = cloning(card.trajectories, card.outcomes, task, workers=workers)
     warnings = (*card.warnings, *difficulty.faults, *(clones.faults if clones else []))
-    card = replace(card, facts=facts_of(card, difficulty, clones), warnings=warnings)
+    origin = f"{card.origin}{command_of(task, card)}"
+    card = replace(card, origin=origin, facts=facts_of(card, difficulty, clones), warnings=warnings)
     page = write_card(card, folder)
     record: dict[str, Any] = {
         "task": task.name,
@@ -64,6 +66,15 @@ def recorded_clones(path: Path, digest: str) -> Clones | None:
         return None
     clones = record.get("clones") if record.get("sha256") == digest else None
     return Clones(**{name: tuple(values) for name, values in clones.items()}) if clones else None
+
+
+def command_of(task: Task, card: Card) -> str:
+    """How to collect a file again that a single recipe of the task gave, and how long that takes; else nothing."""
+    recipe = RECIPES.get(task.name, {}).get(str(card.recipes[0]))
+    if recipe is None or len(set(card.recipes)) > 1 or not card.origin.startswith("collected"):
+        return ""
+    command = f"python -m safemil.collect --task {task.name} --recipe {card.recipes[0]}"
+    return f" by `{command}`, about {recipe.minutes:g} min on 2 cores"
 
 
 def facts_of(card: Card, difficulty: Difficulty, clones: Clones | None) -> dict[str, str]:
