@@ -291,6 +291,13 @@ class TestMistakes:
         assert "BallCircle           scripted   700 trajectories, about 2 min" in capsys.readouterr().out
 
 
+def test_a_file_records_the_packages_of_its_own_simulator():
+    """A package for other tasks, installed or updated, must not change the bytes of this one's file."""
+    versions = json.loads(collecting._provenance(TASK, ["scripted"])["versions"])
+    assert set(versions) == set(collecting.DSRL_PACKAGES)
+    assert "pettingzoo" in json.loads(collecting._provenance(find_task("SimpleSpread"), ["scripted"])["versions"])
+
+
 AVX512 = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
 OTHER_PROCESSOR = {"NPY_DISABLE_CPU_FEATURES": f"AVX2 FMA3 {AVX512}", "OPENBLAS_CORETYPE": "Nehalem"}
 

@@ -26,10 +26,10 @@ from safemil.simulation.worker_pool import usable_cores
 
 logger = logging.getLogger(__name__)
 
-SIMULATOR_PACKAGES = (
-    *("bullet-safety-gym", "dsrl", "gymnasium", "mujoco", "numpy", "panda-gym", "pettingzoo", "pybullet"),
-    "safety-gymnasium",
-)
+# What a file records: a package that its simulator does not use must not change its bytes.
+DSRL_PACKAGES = ("bullet-safety-gym", "dsrl", "gymnasium", "mujoco", "numpy", "pybullet", "safety-gymnasium")
+OWN_PACKAGES = ("panda-gym", "pettingzoo")  # of the suite's own tasks, besides
+DSRL_FAMILIES = ("bullet", "velocity", "navigation")
 LEARNING_PACKAGES = ("fast-safe-rl", "tianshou", "torch")
 
 
@@ -137,7 +137,8 @@ def _checkpoint(folder: Path, task: Task, recipe: str, seed: int) -> CollectionC
 def _provenance(task: Task, recipes: Sequence[str]) -> dict[str, str]:
     """HDF5 attributes: parameters and versions; no time and no machine, so that equal data make an equal file."""
     parameters = {name: find_recipe(task, name).parameters for name in recipes}
-    packages = SIMULATOR_PACKAGES + (LEARNING_PACKAGES if "learned" in recipes else ())
+    packages = DSRL_PACKAGES + (OWN_PACKAGES if task.family not in DSRL_FAMILIES else ())
+    packages += LEARNING_PACKAGES if "learned" in recipes else ()
     versions = {package: version for package in packages if (version := _version(package))}
     return {
         "collected_by": "safemil.collect",
