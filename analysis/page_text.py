@@ -71,7 +71,7 @@ def _over_tasks(ours: pd.DataFrame, everything: pd.DataFrame) -> tuple[str, str]
         )
     every = int((ours["safe_seeds"] == ours["trials"]).sum())
     other = f"; that of cloning everything (BC-All) on {everything['safe'].sum()}" if beside else ""
-    mean = f"{returns[0]}{f' against {returns[1]}' if beside else ''}"
+    mean = returns[0] + (f", BC-All's {returns[1]}" if beside else "")
     return (
         f"SafeMIL's mean cost is under the limit on {ours['safe'].sum()} of {len(ours)} tasks (every seed's on {every})"
         f"{other}",
@@ -129,7 +129,7 @@ def _reservations(trials: pd.DataFrame, ours: pd.DataFrame) -> list[str]:
     mine = trials[trials["method"] == "safemil"]
     warned = int((mine["warnings"] != "").sum())
     if warned:
-        found.append(f"{warned} of {len(mine)} SafeMIL trials show a failure signature, see Diagnostics.")
+        found.append(f"{warned} of {len(mine)} SafeMIL trials show a failure signature, listed below.")
     return found
 
 

@@ -235,9 +235,14 @@ def to_svg(figure: Figure) -> str:
     svg = re.sub(r"\s+", " ", svg).replace("> <", "><")
     while (shorter := re.sub(r"<(g|defs)[^>]*></\1>", "", svg)) != svg:
         svg = shorter
-    svg = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.{1 if float(found[0]) > 10 else 2}f}", svg)
+    # In tags alone: between them stand words and the numbers of ticks.
+    svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"\d+\.\d{3,}", _shorter, tag[0]), svg)
     svg = re.sub(r"'DejaVu Sans', [^;\"]+", "DejaVu Sans, Verdana, sans-serif", svg)
     return re.sub(r"(<svg[^>]*>)", rf"\1{style}", svg, count=1)
+
+
+def _shorter(number: re.Match) -> str:
+    return f"{float(number[0]):.{1 if float(number[0]) > 10 else 2}f}"
 
 
 def _shades(color: str, count: int) -> list:

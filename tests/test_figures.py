@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -219,6 +221,15 @@ def test_an_svg_names_its_colors_and_says_what_they_are_in_the_dark(paper_run):
     for color, (name, dark) in styles.DARK.items():
         assert f"--{name}:{color};" in head and f"--{name}:{dark};" in head
     assert "var(--ours)" in body and ">SafeMIL<" in body, "text stays text"
+
+
+def test_an_svg_shortens_places_and_never_what_is_read():
+    figure, (panel,) = styles.panel_grid(1, 1, (3, 3))
+    panel.plot([0, 1], [0.61234567, 0.7], color=styles.INK)
+    panel.set_yticks([0.625, 0.675])
+    svg = styles.to_svg(figure)
+    assert ">0.625<" in svg and ">0.675<" in svg
+    assert not [tag for tag in re.findall(r"<path[^>]+>", svg) if re.search(r"\d\.\d{3}", tag)]
 
 
 def test_a_narrow_figure_has_the_same_panels_one_above_the_other(paper_run):
