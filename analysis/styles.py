@@ -225,10 +225,8 @@ def to_svg(figure: Figure) -> str:
     svg = file.getvalue()
     for color, (name, _) in DARK.items():
         svg = svg.replace(color, f"var(--{name})")
-    light, dark = (
-        "".join(f"--{name}:{at_night if night else color};" for color, (name, at_night) in DARK.items())
-        for night in (False, True)
-    )
+    light = "".join(f"--{name}:{color};" for color, (name, _) in DARK.items())
+    dark = "".join(f"--{name}:{color};" for name, color in DARK.values())
     style = f"<style>:root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
     # Empty lines, names of groups, line breaks: a third of what matplotlib writes.
     svg = re.sub(r'<path clip-path="[^"]*" style="[^"]*"/>|<!--.*?-->|(?<=<g) id="[^"]*"', "", svg, flags=re.S)
