@@ -39,8 +39,7 @@ STYLE = {
     **{"grid.linewidth": 0.7, "axes.edgecolor": GREY, "legend.frameon": False, "mathtext.default": "regular"},
     **{"lines.solid_capstyle": "butt", "lines.linewidth": 1.6, "figure.facecolor": "none", "axes.facecolor": "none"},
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color"), INK),
-    **{"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "safemil", "savefig.dpi": 150},
-    **{"figure.constrained_layout.w_pad": 0.1},  # room for half of a last tick's label
+    **{"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "safemil", "figure.constrained_layout.w_pad": 0.1},
 }
 # color -> its name in an svg, what it is in the dark
 DARK = {
@@ -228,12 +227,11 @@ def to_svg(figure: Figure) -> str:
     light = "".join(f"--{name}:{color};" for color, (name, _) in DARK.items())
     dark = "".join(f"--{name}:{color};" for name, color in DARK.values())
     style = f"<style>:root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
-    # Empty lines, names of groups, line breaks: a third of what matplotlib writes.
+    # Empty lines, names of groups, line breaks go; numbers are shortened in tags alone, not where they are read.
     svg = re.sub(r'<path clip-path="[^"]*" style="[^"]*"/>|<!--.*?-->|(?<=<g) id="[^"]*"', "", svg, flags=re.S)
     svg = re.sub(r"\s+", " ", svg).replace("> <", "><")
     while (shorter := re.sub(r"<(g|defs)[^>]*></\1>", "", svg)) != svg:
         svg = shorter
-    # In tags alone: between them stand words and the numbers of ticks.
     svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"\d+\.\d{3,}", _shorter, tag[0]), svg)
     svg = re.sub(r"'DejaVu Sans', [^;\"]+", "DejaVu Sans, Verdana, sans-serif", svg)
     return re.sub(r"(<svg[^>]*>)", rf"\1{style}", svg, count=1)
