@@ -153,11 +153,12 @@ def _lapses(
     return lapse_recipes(task, policies, spells, parameters, description, minutes, name="pretrained", prepare=prepare)
 
 
+# Minutes: measured on two busy cores, HalfCheetahVelocity estimated.
 RECIPES: dict[str, dict[str, Recipe]] = {
-    "AntVelocity": _mixture_recipe(ANT, "public TRPO and ARS agents, weaker and stronger", 15, 640),
+    "AntVelocity": _mixture_recipe(ANT, "public TRPO and ARS agents, weaker and stronger", 20, 640),
     **_lapses("AntVelocity", ANT_TRPO, ANT_LAPSE, Spells(60, costly=0.5, bold=0.6), "a public TRPO agent", minutes=15),
     "HalfCheetahVelocity": _mixture_recipe(HALF_CHEETAH, "a public SAC agent, weaker and stronger", 15, 600),
     "Walker2dVelocity": _interpolation_recipe(
-        WALKER, "a public ARS agent and what a search for less cost made of it", 20, 640
+        WALKER, "a public ARS agent and what a search for less cost made of it", 32, 640
     ),
 }
