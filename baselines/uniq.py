@@ -86,6 +86,16 @@ def q_loss(values: Tensor, rewards: Tensor, following: Tensor, *, literal: bool 
     return 0.5 * (values - rewards - following).square()
 
 
+def scaled_advantage(values: Tensor, states: Tensor, beta: float) -> Tensor:
+    """t = A = (Q - V) / beta, elementwise; of the two Q ``(2, ...)`` the smaller."""
+    return (values.amin(0) - states) / beta
+
+
+def kept_units(uniform: Tensor, dropout: float) -> Tensor:
+    """Factors of hidden units: 0 for a share ``dropout``, with mean 1."""
+    return (uniform >= dropout) / (1 - dropout)
+
+
 def value_loss(exponents: Tensor) -> Tensor:
     """exp t - t - 1, elementwise; the exponential's tangent past t = 5."""
     bounded = exponents.clamp(max=LARGEST_EXPONENT)
@@ -125,7 +135,7 @@ def fit_ratio(
     )
 
     def loss(batch: Batch) -> tuple[Tensor, Info]:
-        units = (batch["dropped units"] >= config.dropout) / (1 - config.dropout)
+        units = kept_units(batch["dropped units"], config.dropout)
         logits = [network.logits(batch[f"{name}_observations"], batch[f"{name}_actions"], units) for name in sets]
         ratios = density_ratio(torch.sigmoid(logits[1].detach()).clamp(*OUTPUT_RANGE), config.ratio_cap)
         return logistic_loss(*logits), {"ratio_unlabeled": ratios.mean(1)}
@@ -152,7 +162,7 @@ class Advantage(nn.Module):
         self.critic, self.value, self.beta = critic, value, beta
 
     def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
-        return (self.critic(observations, actions).amin(0) - self.value(observations)) / self.beta
+        return scaled_advantage(self.critic(observations, actions), self.value(observations), self.beta)
 
 
 def fit_advantage(
@@ -184,8 +194,8 @@ def fit_advantage(
 
     def fit_value(batch: Batch) -> tuple[Tensor, Info]:
         with torch.no_grad():
-            goals = slow(batch["unlabeled_observations"], batch["unlabeled_actions"]).amin(0)
-        exponents = (goals - value(batch["unlabeled_observations"])) / config.beta
+            goals = slow(batch["unlabeled_observations"], batch["unlabeled_actions"])
+        exponents = scaled_advantage(goals, value(batch["unlabeled_observations"]), config.beta)
         clipped = (exponents.detach() > LARGEST_EXPONENT).float().mean(1)
         return value_loss(exponents).mean(1), {"exponent_clipped": clipped}
 

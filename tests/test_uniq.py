@@ -42,10 +42,11 @@ def test_uq1_bandit(beta, value, policy, literal):
     np.testing.assert_allclose(rewards, [-3.1818, 3.8889], atol=1e-3)
     (q,) = minimize(lambda q: expected(uniq.q_loss(q, rewards, torch.zeros(2), literal=literal), D_U), 2)
     np.testing.assert_allclose(q, rewards, atol=1e-5)
-    (v,) = minimize(lambda v: expected(uniq.value_loss((q - v) / beta), D_U), 1)
+    twice = torch.stack([q, q + 1])  # of two values of a step the smaller counts
+    (v,) = minimize(lambda v: expected(uniq.value_loss(uniq.scaled_advantage(twice, v, beta)), D_U), 1)
     if value is not None:
         assert v.item() == pytest.approx(value, abs=1e-3)
-    weights = uniq.policy_weights(((q - v) / beta).numpy())
+    weights = uniq.policy_weights(uniq.scaled_advantage(twice, v, beta).numpy())
     cloned = D_U.numpy() * weights
     np.testing.assert_allclose(cloned / cloned.sum(), policy, atol=2e-4)
     if beta == 5.0:
@@ -161,6 +162,11 @@ def test_the_network_with_the_lowest_held_out_loss_is_kept():
     best.put_back()
     assert bias.flatten().tolist() == [0.0, 1.0]
     assert (best.losses < 2).all()
+
+
+def test_kept_units_have_mean_one():
+    units = uniq.kept_units((torch.arange(1000) + 0.5) / 1000, 0.75)
+    assert units.mean().item() == pytest.approx(1.0) and sorted(set(units.tolist())) == [0.0, 4.0]
 
 
 def test_dropped_units_are_left_out_of_the_whole_batch():
