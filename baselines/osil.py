@@ -240,7 +240,7 @@ def fit(splits: Sequence[Split], config: OSILConfig, context: FitContext) -> lis
     cloning.period = settings.updates
     cloning.followers = [follower(critic, slow_critic, settings), follower(policy, slow_policy, settings)]
     objectives = [critic_objective("critic", critic, fit_critic, settings), cloning]
-    train("policy", objectives, sampler.draw, prepare, context, steps=n_steps, recorder=recorder)
+    train("critic", objectives, sampler.draw, prepare, context, steps=n_steps, recorder=recorder)
     learned = recorder.results([extract_replica(network, index) for index in range(len(splits))])
     for own, values in zip(learned, costs, strict=True):
         own.extra |= {"cost_center": float(np.quantile(values, CENTER_QUANTILE))}

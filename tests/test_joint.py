@@ -79,6 +79,13 @@ def test_normal_numbers_are_normal():
     assert torch.isfinite(normal(torch.tensor([0.0, 1.0]))).all()
 
 
+def test_samples_of_a_gaussian_have_its_mean_and_spread():
+    uniform = torch.rand(100_000, 2, generator=torch.Generator().manual_seed(0))
+    drawn = HEADS["tanh_gauss"].sample(torch.tensor([0.2, -1.0]).expand(100_000, 2), uniform).atanh()
+    assert drawn.mean().item() == pytest.approx(0.2, abs=5e-3)
+    assert drawn.std().item() == pytest.approx(math.exp(-1), abs=5e-3)
+
+
 def test_samples_of_the_mixture_have_its_mean():
     """A quarter of tanh(-1), the rest tanh(.5), as spreads vanish; with spread, the mean of the density itself."""
     n = 200_000

@@ -184,6 +184,8 @@ class Curves:
         for stage in ("cost_model", "discriminator", "policy"):
             if hasattr(config, stage):
                 self.totals[stage] = getattr(config, stage).steps
+        if hasattr(config, "critic"):
+            self.totals["critic"] = config.critic.updates * config.policy.steps
         self.progress = progress
 
     def __call__(self, stage: str, step: int, metrics: dict[str, np.ndarray]) -> None:
