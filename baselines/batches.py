@@ -9,7 +9,7 @@ import numpy as np
 from safemil.data.trajectories import Trajectories
 from safemil.nn.streams import IndexTable, Streams
 from safemil.training.objectives import Batch
-from safemil.training.transitions import Transitions
+from safemil.training.transitions import Shifts, Transitions
 
 
 class StepSampler:
@@ -36,6 +36,7 @@ class StepSampler:
         self.uniform = dict(uniform or {})
         self.tables = {name: IndexTable(rows, device) for name, rows in sets.items()}
         self.streams = {name: Streams(seeds, f"{name} transitions", device) for name in (*sets, *self.uniform)}
+        self.shifts = {name: Shifts(steps, seeds, f"{name} transitions") for name in sets}
 
     def draw(self, n_steps: int) -> Batch:
         """Rows of each set ``(n_steps, R, batch_size)``; further numbers ``(n_steps, R, *shape)``."""
@@ -44,16 +45,20 @@ class StepSampler:
             for name, table in self.tables.items()
         }
         further = {name: self.streams[name].uniform(n_steps, *shape).float() for name, shape in self.uniform.items()}
+        for own in self.shifts.values():
+            further |= own.draw(n_steps, self.batch_size)
         return {**drawn, **further}
 
     def prepare(self, drawn: Batch) -> Batch:
         """Rows -> observations and actions of each set, ``(R, batch_size, .)``."""
         batch: Batch = {name: drawn[name] for name in self.uniform}
         for name in self.tables:
-            batch[f"{name}_observations"], batch[f"{name}_actions"] = self.steps(drawn[name])
+            shifts = drawn.get(self.shifts[name].name)
+            batch[f"{name}_observations"], batch[f"{name}_actions"] = self.steps(drawn[name], shifts)
         if self.followed:
             batch["rows"] = drawn[self.followed]
-            batch["next_observations"], _ = self.steps(drawn[self.followed] + 1)
+            shifts = drawn.get(self.shifts[self.followed].name)
+            batch["next_observations"], _ = self.steps(drawn[self.followed] + 1, shifts)
         return batch
 
 

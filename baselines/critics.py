@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from safemil.config.overrides import Settings, setting
+from safemil.nn.encoders import Encoder, Size, make_encoder
 from safemil.nn.layers import StackedMLP
-from safemil.nn.networks import Normalizer, StepScorer, slopes
+from safemil.nn.networks import StepScorer, slopes
 from safemil.training.objectives import Follower, Loss, Objective
 
 
@@ -34,20 +35,20 @@ class Value(nn.Module):
     def __init__(
         self,
         generators: Sequence[torch.Generator],
-        observation_dim: int,
+        observation_dim: Size,
         hidden: Sequence[int] = (256, 256),
         initialization: str = "he",
     ) -> None:
         super().__init__()
-        self.normalizer = Normalizer(len(generators), observation_dim)
-        self.mlp = StackedMLP(generators, (observation_dim, *hidden, 1), initialization=initialization)
+        self.encoder = make_encoder(generators, observation_dim)
+        self.mlp = StackedMLP(generators, (self.encoder.features, *hidden, 1), initialization=initialization)
 
     def forward(self, observations: Tensor) -> Tensor:
-        return self.mlp(self.normalizer(observations)).squeeze(-1)
+        return self.mlp(self.encoder(observations)).squeeze(-1)
 
     def slopes(self, observations: Tensor) -> Tensor:
         """Gradient of nu(s) with respect to s, ``(R, n, observation_dim)``."""
-        return slopes(self.mlp, self.normalizer(observations)) * self.normalizer.scale
+        return slopes(self.mlp, self.encoder(observations)) * self.encoder.scale
 
 
 class TwinCritic(nn.Module):
@@ -56,7 +57,7 @@ class TwinCritic(nn.Module):
     def __init__(
         self,
         generators: Sequence[torch.Generator],
-        observation_dim: int,
+        observation_dim: Size,
         action_dim: int,
         hidden: Sequence[int],
         **options,
@@ -70,9 +71,9 @@ class TwinCritic(nn.Module):
         return torch.stack([self.first(observations, actions), self.second(observations, actions)])
 
     @property
-    def normalizers(self) -> list[Normalizer]:
+    def encoders(self) -> list[Encoder]:
         """Of both."""
-        return [self.first.normalizer, self.second.normalizer]
+        return [self.first.encoder, self.second.encoder]
 
 
 def critic_objective(

@@ -36,8 +36,9 @@ from safemil.algorithm.cloning import cloning_objective, make_policy, refuse_sam
 from safemil.config.overrides import Settings, setting
 from safemil.config.settings import PolicyConfig
 from safemil.data.splits import HiddenLabels, Split
+from safemil.nn.encoders import Size, make_encoder
 from safemil.nn.layers import StackedMLP
-from safemil.nn.networks import Normalizer, extract_replica
+from safemil.nn.networks import extract_replica
 from safemil.nn.policies import Likelihood, Policy
 from safemil.nn.streams import make_generators
 from safemil.training.context import FitContext
@@ -75,7 +76,7 @@ class Discriminator(nn.Module):
     def __init__(
         self,
         generators: Sequence[torch.Generator],
-        observation_dim: int,
+        observation_dim: Size,
         action_dim: int,
         policy: Policy | None = None,
         policy_shape: dict | None = None,
@@ -87,8 +88,8 @@ class Discriminator(nn.Module):
             "action_dim": action_dim,
             "policy_shape": self.policy.shape,
         }
-        self.normalizer = Normalizer(len(generators), observation_dim)
-        self.steps = StackedMLP(generators, (observation_dim + action_dim, 128))
+        self.encoder = make_encoder(generators, observation_dim)
+        self.steps = StackedMLP(generators, (self.encoder.features + action_dim, 128))
         self.likelihood = StackedMLP(generators, (1, 128))
         self.joined = StackedMLP(generators, (256, 256, 1))
 
@@ -96,7 +97,7 @@ class Discriminator(nn.Module):
         """``(R, n, .)`` -> ``(R, n)`` in [0.1, 0.9]."""
         with torch.no_grad():
             level = likelihood_level(self.policy.log_prob(observations, actions)).unsqueeze(-1)
-        steps = self.steps(torch.cat([self.normalizer(observations), actions], dim=-1))
+        steps = self.steps(torch.cat([self.encoder(observations), actions], dim=-1))
         joined = self.joined(torch.relu(torch.cat([steps, self.likelihood(level)], dim=-1)))
         return torch.sigmoid(joined).squeeze(-1).clamp(*OUTPUT_RANGE)
 
@@ -191,7 +192,7 @@ def fit_pair(
     generators = make_generators(context.seeds, "discriminator")
     discriminator = Discriminator(generators, data.observation_dim, data.action_dim, likelihood).to(context.device)
     if config.policy.normalize_observations:
-        set_normalizers([discriminator.normalizer], splits)
+        set_normalizers([discriminator.encoder], splits)
     sets = {"labeled": labeled, "unlabeled": [split.unlabeled for split in splits]}
     rows = {name: [data.rows(indices) for indices in chosen] for name, chosen in sets.items()}
     sampler = StepSampler(rows, steps, context.seeds, config.policy.batch_size)

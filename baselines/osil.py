@@ -40,6 +40,7 @@ from safemil.algorithm.cost_model import CostModel, mil_loss
 from safemil.config.overrides import ConfigError, Settings, setting, to_dict
 from safemil.config.settings import PolicyConfig
 from safemil.data.splits import Split
+from safemil.nn.encoders import Size
 from safemil.nn.layers import StackedMLP
 from safemil.nn.networks import StepScorer, extract_replica
 from safemil.nn.policies import Policy
@@ -123,7 +124,7 @@ class EmbeddingCost(StepScorer):
     """Per-step cost: sigmoid of a linear function of an embedding of norm 1."""
 
     def __init__(
-        self, generators: Sequence[torch.Generator], observation_dim: int, action_dim: int, hidden: Sequence[int]
+        self, generators: Sequence[torch.Generator], observation_dim: Size, action_dim: int, hidden: Sequence[int]
     ) -> None:
         options = {**NETWORK, "outputs": EMBEDDING}
         super().__init__(generators, observation_dim, action_dim, hidden, **options)
@@ -178,7 +179,7 @@ def fit_cost(
     network = EmbeddingCost(generators, data.observation_dim, data.action_dim, settings.hidden)
     model = ContrastiveCostModel(splits, settings, steps, context.seeds, network)
     if config.policy.normalize_observations:
-        set_normalizers([network.normalizer], splits)
+        set_normalizers([network.encoder], splits)
     train_once(
         "cost_model",
         [model.objective()],
@@ -206,7 +207,7 @@ def fit(splits: Sequence[Split], config: OSILConfig, context: FitContext) -> lis
     critic = TwinCritic(make_generators(context.seeds, "critic"), *shape, **NETWORK, last="zero", layer_norm=True)
     critic.to(context.device)
     if config.policy.normalize_observations:
-        set_normalizers(critic.normalizers, splits)
+        set_normalizers(critic.encoders, splits)
     slow_critic, slow_policy = (copy.deepcopy(own).requires_grad_(False) for own in (critic, policy))
     sets = {"unlabeled": [rows_with_successors(data, split.unlabeled) for split in splits]}
     sampler = StepSampler(sets, steps, context.seeds, config.policy.batch_size, followed="unlabeled")

@@ -108,7 +108,9 @@ class Problem:
 
     @classmethod
     def of(cls, split: Split, labels: HiddenLabels, seed: int, device: str) -> Problem:
-        """The training part of one split."""
+        """The training part of one split. Raises ``UserError`` where observations are images."""
+        if split.trajectories.observations.ndim > 2:
+            raise UserError("OSRL's methods read vectors; observations are images here")
         horizon, (generator,) = int(split.trajectories.lengths.max()), make_generators([seed], "osrl batches")
         return cls(dsrl_arrays(split, labels), horizon, labels.cost_limit, generator, device)
 

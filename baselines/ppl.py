@@ -29,6 +29,7 @@ from safemil.algorithm.weights import normalize
 from safemil.config.overrides import Settings, setting, to_dict
 from safemil.config.settings import CostModelConfig, PolicyConfig, SafeMILConfig, SegmentCostConfig, WeightsConfig
 from safemil.data.splits import Split
+from safemil.nn.encoders import Size
 from safemil.nn.networks import StepScorer, extract_replica
 from safemil.nn.streams import make_generators
 from safemil.training.context import FitContext
@@ -100,7 +101,7 @@ class Ensemble(nn.Module):
     def __init__(
         self,
         generators: Sequence[torch.Generator],
-        observation_dim: int,
+        observation_dim: Size,
         action_dim: int,
         hidden: Sequence[int],
         members: int,
@@ -139,7 +140,7 @@ def fit_trex(splits: Sequence[Split], config: TREXConfig, context: FitContext) -
     )
     cost_model = CostModel(member_splits, cost_config, steps, member_seeds, scorer)
     if config.policy.normalize_observations:
-        set_normalizers([cost_model.network.normalizer], member_splits)
+        set_normalizers([cost_model.network.encoder], member_splits)
 
     def log_means(stage: str, step: int, metrics: dict[str, np.ndarray]) -> None:
         context.log(stage, step, {name: values.reshape(-1, members).mean(1) for name, values in metrics.items()})

@@ -151,7 +151,7 @@ def fit(splits: Sequence[Split], config: SafeDICEConfig, context: FitContext) ->
     value = Value(make_generators(seeds, "safedice value"), data.observation_dim).to(device)
     policy = make_policy(splits, config.policy, context)
     if config.policy.normalize_observations:
-        set_normalizers([network.normalizer, value.normalizer], splits)
+        set_normalizers([network.encoder, value.encoder], splits)
     unlabeled = [rows_with_successors(data, split.unlabeled) for split in splits]
     sets = {"nonpreferred": [data.rows(split.nonpreferred) for split in splits], "unlabeled": unlabeled}
     size = config.discriminator.batch_size

@@ -128,7 +128,7 @@ def fit_ratio(
     generators = make_generators(context.seeds, "ratio network")
     network = RatioNetwork(generators, data.observation_dim, data.action_dim, WIDTHS).to(context.device)
     if config.policy.normalize_observations:
-        set_normalizers([network.normalizer], splits)
+        set_normalizers([network.encoder], splits)
     sets = {name: [data.rows(getattr(split, name)) for split in splits] for name in ("nonpreferred", "unlabeled")}
     sampler = StepSampler(
         sets, steps, context.seeds, settings.batch_size, uniform={"dropped units": (len(WIDTHS), max(WIDTHS))}
@@ -175,7 +175,7 @@ def fit_advantage(
     generators = make_generators(context.seeds, "value")
     value = Value(generators, data.observation_dim, settings.hidden, "torch").to(device)
     if config.policy.normalize_observations:
-        set_normalizers([*critic.normalizers, value.normalizer], splits)
+        set_normalizers([*critic.encoders, value.encoder], splits)
     slow = copy.deepcopy(critic).requires_grad_(False)
     sets = {"unlabeled": [rows_with_successors(data, split.unlabeled) for split in splits]}
     sampler = StepSampler(sets, steps, context.seeds, config.policy.batch_size, followed="unlabeled")

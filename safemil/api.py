@@ -148,7 +148,9 @@ class Learner:
         result = self._fitted()
         if result.scorer is None:
             raise UserError(f"{type(self).__name__} clones without a score of steps")
-        return result.score_steps(np.asarray(observations, np.float32), np.asarray(actions, np.float32))
+        observations = np.asarray(observations)
+        kind = observations.dtype if observations.dtype == np.uint8 else np.float32  # images stay what they are
+        return result.score_steps(observations.astype(kind, copy=False), np.asarray(actions, np.float32))
 
     def rank(self, unlabeled: Data) -> Ranking:
         """Trajectories from safest to riskiest, by mean step score."""

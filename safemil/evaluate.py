@@ -101,7 +101,9 @@ def _task_of(checkpoint: Path, asked: str | None) -> Task:
     if name is None:
         raise UserError(f"{checkpoint.with_suffix('.json')} names no task: add --task T")
     task = find_task(name)
-    trained = {size: described["policy"]["shape"][size] for size in ("observation_dim", "action_dim")}
+    shape = described["policy"]["shape"]
+    size = shape["observation_dim"]  # a list of an image's, in json
+    trained = {"observation_dim": tuple(size) if isinstance(size, list) else size, "action_dim": shape["action_dim"]}
     if trained != {size: getattr(task, size) for size in trained}:
         raise UserError(
             f"{checkpoint} maps {trained['observation_dim']} observations to {trained['action_dim']} actions,"

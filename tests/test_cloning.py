@@ -137,7 +137,7 @@ def most_likely(head: str, output: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("n", [1, 6])
 def test_acting_in_numpy_is_the_forward_pass_of_the_same_parameters(head, n):
     policy, other = (Policy(make_generators([seed], "test"), 3, 2, (16, 8), head) for seed in (0, 1))
-    policy.normalizer.set_statistics(torch.tensor([[1.0, -2.0, 0.0]]), torch.tensor([[2.0, 0.5, 1.0]]))
+    policy.encoder.set_statistics(torch.tensor([[1.0, -2.0, 0.0]]), torch.tensor([[2.0, 0.5, 1.0]]))
     observations = 3 * np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32)
     policy.act(observations)
     policy.load_state_dict(other.state_dict())  # what acted once still acts by its present parameters

@@ -50,6 +50,7 @@ def test_segment_lengths_and_cost_limit():
         "navigation": 10,
         "manipulation": 10,
         "team": 5,
+        "pixels": 5,
         "turns": 15,  # five steps of three agents
     }
     assert {task.cost_limit for task in TASKS.values() if not task.variant} == {25.0}

@@ -63,7 +63,7 @@ def of_pack(pack: Sequence[Trial], device: str = "cpu") -> Estimate:
     speed = simulator["steps_per_second"].get(task.base, simulator["otherwise"])
     rollout_seconds = n * episodes * (task.horizon / speed + simulator["reset_seconds"][task.family])
     files = rates()["bytes"]
-    dataset = task.n_trajectories * task.horizon * (task.observation_dim + task.action_dim + 2) * 4
+    dataset = task.n_trajectories * task.horizon * task.step_bytes
     return Estimate(
         training_seconds(trial, n, device) / 3600,
         rollout_seconds / 3600,

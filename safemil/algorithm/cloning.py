@@ -24,7 +24,7 @@ from safemil.training.context import FitContext
 from safemil.training.fit_result import FitResult, SnapshotRecorder
 from safemil.training.loop import train
 from safemil.training.objectives import Batch, Info, Loss, Objective
-from safemil.training.transitions import Transitions, set_normalizers
+from safemil.training.transitions import Shifts, Transitions, set_normalizers
 
 
 def make_policy(
@@ -35,7 +35,7 @@ def make_policy(
     generators = make_generators(context.seeds, purpose)
     policy = Policy(generators, data.observation_dim, data.action_dim, config.hidden, config.head).to(context.device)
     if config.normalize_observations:
-        set_normalizers([policy.normalizer], splits)
+        set_normalizers([policy.encoder], splits)
     return policy
 
 
@@ -92,15 +92,16 @@ class TransitionSampler:
         self.steps, self.batch_size = steps, batch_size
         device = steps.observations.device
         self.table = IndexTable(rows, device)
-        self.streams = Streams(seeds, purpose, device)
+        self.streams, self.shifts = Streams(seeds, purpose, device), Shifts(steps, seeds, purpose)
 
     def draw(self, n_steps: int) -> Batch:
         """Rows ``(n_steps, R, batch_size)``."""
-        return {"rows": self.table.sample(self.streams.uniform(n_steps, self.batch_size))}
+        rows = self.table.sample(self.streams.uniform(n_steps, self.batch_size))
+        return {"rows": rows, **self.shifts.draw(n_steps, self.batch_size)}
 
     def prepare(self, drawn: Batch) -> Batch:
         """Rows -> observations and actions ``(R, batch_size, .)``."""
-        observations, actions = self.steps(drawn["rows"])
+        observations, actions = self.steps(drawn["rows"], drawn.get(self.shifts.name))
         return {"observations": observations, "actions": actions, "rows": drawn["rows"]}
 
 

@@ -32,7 +32,7 @@ from safemil.nn.networks import CostNetwork, StepScorer
 from safemil.nn.streams import Streams, make_generators
 from safemil.training.objectives import Batch, Info, Objective
 from safemil.training.stopping import HeldOutLoss
-from safemil.training.transitions import Transitions
+from safemil.training.transitions import Shifts, Transitions
 
 # Steps of all replicas whose hidden layers are kept for the backward pass: about 1.3 GB at 256-256, on a GPU 10 GB.
 ROWS_KEPT = {"cpu": 2**18, "cuda": 2**21}
@@ -78,7 +78,7 @@ class CostModel:
         self.config, self.steps = config, steps
         device = steps.observations.device
         data = splits[0].trajectories
-        self.streams = Streams(seeds, "bags", device)
+        self.streams, self.shifts = Streams(seeds, "bags", device), Shifts(steps, seeds, "bags")
         self.network = (network or make_cost_network(data, config, seeds)).to(device)
         self.aggregator = make_aggregator(config, seeds, self.network.embedding_dim).to(device)
         self.data, self.seeds = data, seeds
@@ -116,7 +116,8 @@ class CostModel:
 
     def draw(self, n_steps: int) -> Batch:
         """Start rows and trajectories of the bags of ``n_steps`` updates, ``(n_steps, R, 2 * pairs * K)`` each."""
-        return drawn(self.samplers, self.streams.uniform(n_steps, 2, self.config.pairs * self.config.bag_size, 2))
+        n = self.config.pairs * self.config.bag_size
+        return drawn(self.samplers, self.streams.uniform(n_steps, 2, n, 2)) | self.shifts.draw(n_steps, 2 * n)
 
     def held_out_loss(self, splits: Sequence[Split]) -> HeldOutLoss:
         """The loss on bags of held-out trajectories, the same bags at each call: ``() -> (R,)``."""
@@ -138,7 +139,7 @@ class CostModel:
     def prepare(self, items: Batch) -> Batch:
         """Rows -> observations, actions ``(R, 2 * pairs * K, H, .)`` and discount factors ``(R, 2 * pairs * K, H)``."""
         rows, factors = self.samplers[0].expand(items["starts"], items["trajectories"])
-        observations, actions = self.steps(rows)
+        observations, actions = self.steps(rows, items.get(self.shifts.name))
         return {"observations": observations, "actions": actions, "factors": factors}
 
     def scores(self, batch: Batch) -> Tensor:

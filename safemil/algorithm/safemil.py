@@ -47,7 +47,7 @@ def fit(splits: Sequence[Split], config: SafeMILConfig, context: FitContext) -> 
     steps = Transitions.from_splits(splits, context.device)
     cost_model = CostModel(splits, config.cost_model, steps, context.seeds)
     if config.policy.normalize_observations:
-        set_normalizers([cost_model.network.normalizer], splits)
+        set_normalizers([cost_model.network.encoder], splits)
     if config.mode == "joint":
         return fit_jointly(splits, cost_model, config, steps, context)
     ended = train_once(

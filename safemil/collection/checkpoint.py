@@ -34,12 +34,12 @@ class CollectionCheckpoint:
 
     def save(self, unit: int, recordings: list[Recording]) -> None:
         """Keep the recordings of a unit. Raises ``UserError`` when the folder cannot be written."""
-        trajectories, outcomes, next_observations = assemble(recordings)
+        trajectories, outcomes, last_observations = assemble(recordings)
         arrays = {name: getattr(trajectories, name) for name in ("observations", "actions", "offsets")}
         arrays |= {name: getattr(outcomes, name) for name in ("rewards", "costs", "terminals")}
         try:
             with atomic_write(self._path(unit)) as temporary, temporary.open("wb") as file:
-                np.savez(file, **arrays, next_observations=next_observations)
+                np.savez_compressed(file, **arrays, last_observations=last_observations)
         except OSError as error:
             raise UserError(f"{self.folder}: cannot be written ({error})") from error
 
@@ -49,7 +49,7 @@ class CollectionCheckpoint:
             with self._path(unit).open("rb") as file, np.load(file) as arrays:
                 trajectories = Trajectories(arrays["observations"], arrays["actions"], arrays["offsets"])
                 outcomes = Outcomes(arrays["rewards"], arrays["costs"], arrays["terminals"], arrays["offsets"])
-                return disassemble(trajectories, outcomes, arrays["next_observations"])
+                return disassemble(trajectories, outcomes, arrays["last_observations"])
         except (OSError, BadZipFile, KeyError, ValueError):
             return None
 

@@ -81,12 +81,12 @@ def collect(
             _recorded(task, name, size, seed, checkpoints[name], workers, address, progress)
             for name, size in sizes.items()
         ]
-        trajectories, outcomes, next_observations = assemble(sum(recorded, []))
+        trajectories, outcomes, last_observations = assemble(sum(recorded, []))
         path = output or folder / f"{task.file_stem}-{round(float(outcomes.costs_total.max()))}-{total}.hdf5"
         if path.exists():
             _check_ours(path)
         attributes = asked | {"recipes": json.dumps(sizes)} | _provenance(task, list(sizes))
-        save(path, trajectories, outcomes, attributes, next_observations=next_observations)
+        save(path, trajectories, outcomes, attributes, last_observations=last_observations)
         for replaced in present:
             if replaced != path:
                 replaced.unlink()

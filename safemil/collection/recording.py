@@ -16,7 +16,7 @@ class Behavior(Protocol):
     """A behavior policy, drawn once per trajectory."""
 
     def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(observation_dim,) float32 -> (action_dim,) float32 in [-1, 1]."""
+        """What the simulator's ``state`` gives, (observation_dim,) float32 -> (action_dim,) float32 in [-1, 1]."""
         ...
 
 
@@ -24,7 +24,7 @@ class Behavior(Protocol):
 class Recording:
     """One episode as it was recorded."""
 
-    observations: np.ndarray  # (length + 1, observation_dim) float32, the one after the last step included
+    observations: np.ndarray  # (length + 1, observation_dim) float32 or images, the one after the last step included
     actions: np.ndarray  # (length, action_dim) float32
     rewards: np.ndarray  # (length,) float32
     costs: np.ndarray  # (length,) float32
@@ -67,7 +67,7 @@ def _play(simulator: Any, seed: int, behavior: Behavior, rng: np.random.Generato
     steps = []
     ended = False
     while not ended:
-        action = behavior.act(observations[-1], rng)
+        action = behavior.act(simulator.state(observations[-1]), rng)
         observation, reward, cost, terminated, truncated = simulator.step(action)
         observations.append(observation)
         steps.append((action, reward, cost))
@@ -90,25 +90,26 @@ def finished(
 
 
 def assemble(recordings: list[Recording]) -> tuple[Trajectories, Outcomes, np.ndarray]:
-    """Recordings one after the other: trajectories, outcomes, and next observations (n_steps, observation_dim)."""
+    """Recordings one after the other: trajectories, outcomes, and the observation after the last step of each."""
     lengths = [len(recording.actions) for recording in recordings]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     terminals = np.zeros(offsets[-1], dtype=bool)
     terminals[offsets[1:] - 1] = [recording.terminated for recording in recordings]
     observations = np.concatenate([recording.observations[:-1] for recording in recordings])
-    next_observations = np.concatenate([recording.observations[1:] for recording in recordings])
+    last_observations = np.stack([recording.observations[-1] for recording in recordings])
     actions, rewards, costs = (
         np.concatenate([getattr(recording, name) for recording in recordings])
         for name in ("actions", "rewards", "costs")
     )
-    return Trajectories(observations, actions, offsets), Outcomes(rewards, costs, terminals, offsets), next_observations
+    return Trajectories(observations, actions, offsets), Outcomes(rewards, costs, terminals, offsets), last_observations
 
 
-def disassemble(trajectories: Trajectories, outcomes: Outcomes, next_observations: np.ndarray) -> list[Recording]:
+def disassemble(trajectories: Trajectories, outcomes: Outcomes, last_observations: np.ndarray) -> list[Recording]:
     """The recordings that ``assemble`` was given; the arguments are what it returned."""
     recordings = []
-    for start, end in zip(trajectories.offsets[:-1], trajectories.offsets[1:], strict=True):
-        observations = np.concatenate([trajectories.observations[start:end], next_observations[end - 1 : end]])
+    spans = zip(trajectories.offsets[:-1], trajectories.offsets[1:], last_observations, strict=True)
+    for start, end, last in spans:
+        observations = np.concatenate([trajectories.observations[start:end], last[None]])
         actions, rewards, costs = (
             trajectories.actions[start:end],
             outcomes.rewards[start:end],

@@ -4,6 +4,7 @@ the same as a page (``safemil.data.card_figure`` draws its picture and writes bo
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -107,7 +108,10 @@ def data_faults(trajectories: Trajectories, outcomes: Outcomes, task: Task) -> l
     episodes = [
         np.split(part, trajectories.offsets[1:-1]) for part in (trajectories.observations, trajectories.actions)
     ]
-    distinct = {(observations.tobytes(), actions.tobytes()) for observations, actions in zip(*episodes, strict=True)}
+    distinct = {
+        (hashlib.sha256(observations.tobytes()).digest(), actions.tobytes())
+        for observations, actions in zip(*episodes, strict=True)
+    }
     if n_duplicates := len(trajectories) - len(distinct):
         faults.append(f"{n_duplicates} duplicate trajectories")
     still = [

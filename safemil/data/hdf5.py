@@ -26,33 +26,23 @@ import numpy as np
 from safemil.config.atomic import atomic_write
 from safemil.config.errors import printable
 from safemil.data.actions import ROUNDING, in_range
-from safemil.data.hdf5_access import check_stored, member, opened
+from safemil.data.hdf5_access import opened
+from safemil.data.layout import KEYS, Layout, attributes_of, columns_of, layout_of
 from safemil.data.tasks import Task
 from safemil.data.trajectories import DatasetError, Outcomes, Trajectories, as_float32, check_resolution, first_bad_row
 
 logger = logging.getLogger(__name__)
 
-KEYS = ("observations", "next_observations", "actions", "rewards", "costs", "terminals", "timeouts")
 ROWS_PER_READ = 1 << 18  # so that reading needs little memory beside the result
+IMAGE_ROWS_PER_READ, IMAGE_CHUNK = 1 << 12, 1 << 18  # the same; bytes that are compressed together
 ACTION_LIMIT = 10.0  # no sampled action comes near this: the file is in other units
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Layout:
-    """What a file holds, known without reading its observations and actions."""
-
-    n_steps: int  # rows in the file, the unfinished tail included
-    offsets: np.ndarray  # (n_trajectories + 1,) int64
-    terminals: np.ndarray  # (n_steps,) bool
-    has_outcomes: bool
-    attributes: dict[str, Any] = dataclasses.field(default_factory=dict)  # provenance, empty for DSRL's own files
 
 
 def read_layout(path: Path, task: Task | None = None) -> Layout:
     """Check keys, lengths, dimensions and episode ends of a file. Raises ``DatasetError``."""
     with opened(path) as file:
-        layout = _layout(_columns(file), task)
-        return dataclasses.replace(layout, attributes=_attributes(file))
+        layout = layout_of(columns_of(file), task)
+        return dataclasses.replace(layout, attributes=attributes_of(file))
 
 
 def load(path: str | Path, task: Task | None = None) -> tuple[Trajectories, Outcomes | None]:
@@ -62,8 +52,8 @@ def load(path: str | Path, task: Task | None = None) -> tuple[Trajectories, Outc
     """
     path = Path(path)
     with opened(path) as file:
-        columns = _columns(file)
-        layout = _layout(columns, task)
+        columns = columns_of(file)
+        layout = layout_of(columns, task)
         n_kept = int(layout.offsets[-1])
         if n_kept < layout.n_steps:
             logger.warning("%s: dropped the last %d rows, an unfinished episode", path, layout.n_steps - n_kept)
@@ -74,7 +64,7 @@ def load(path: str | Path, task: Task | None = None) -> tuple[Trajectories, Outc
                            path, longest, steps, task.name, task.horizon)  # fmt: skip
         actions = _floats(columns, "actions", n_kept)
         actions = in_range(actions) if task is None else _clipped(actions, path)
-        trajectories = Trajectories(_floats(columns, "observations", n_kept), actions, layout.offsets)
+        trajectories = Trajectories(_observations(columns, n_kept), actions, layout.offsets)
         if not layout.has_outcomes:
             return trajectories, None
         rewards, costs = (_floats(columns, key, n_kept).reshape(-1) for key in ("rewards", "costs"))
@@ -88,20 +78,23 @@ def save(
     attributes: Mapping[str, str | int | float],
     *,
     next_observations: np.ndarray | None = None,
+    last_observations: np.ndarray | None = None,
 ) -> None:
     """Write a file, whole or not at all. ``attributes`` become HDF5 attributes (provenance).
 
-    Without ``next_observations`` (n_steps, observation_dim), they are taken from the following row; the last row of
-    each trajectory repeats its own observation, as its successor is unknown. Equal arrays make equal files.
+    Without ``next_observations`` (n_steps, observation_dim), they are taken from the following row, and for the last
+    row of each trajectory from ``last_observations`` (n_trajectories, observation_dim); it repeats its own where these
+    are not known either. Images are compressed, and next ones left out: they would double the file for one frame a
+    trajectory. Equal arrays make equal files.
     """
     import h5py
 
-    path, arrays = Path(path), _arrays(trajectories, outcomes, next_observations)
+    path, arrays = Path(path), _arrays(trajectories, outcomes, next_observations, last_observations)
     image = io.BytesIO()  # in memory: on a full disk HDF5 fails once more as it closes, in the worst case past Python
     with h5py.File(image, "w") as file:
         for key in KEYS:
             if key in arrays:
-                file.create_dataset(key, data=arrays[key])
+                file.create_dataset(key, data=arrays[key], **_storage(arrays[key]))
         file.attrs.update(attributes)
     try:
         with atomic_write(path) as temporary:
@@ -111,20 +104,16 @@ def save(
 
 
 def _arrays(
-    trajectories: Trajectories, outcomes: Outcomes | None, next_observations: np.ndarray | None
+    trajectories: Trajectories,
+    outcomes: Outcomes | None,
+    next_observations: np.ndarray | None,
+    last_observations: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
     last_rows = trajectories.offsets[1:] - 1
-    if next_observations is None:
-        following = np.minimum(np.arange(trajectories.n_steps) + 1, trajectories.n_steps - 1)
-        following[last_rows] = last_rows
-        next_observations = trajectories.observations[following]
-    next_observations = as_float32("next_observations", np.asarray(next_observations))
-    if next_observations.shape != trajectories.observations.shape:
-        found, expected = next_observations.shape, trajectories.observations.shape
-        raise DatasetError(f"next_observations: shape {found}, but observations have {expected}")
+    arrays = {"observations": trajectories.observations, "actions": trajectories.actions}
+    if trajectories.observations.ndim == 2:
+        arrays["next_observations"] = _following(trajectories, next_observations, last_observations)
     terminals = np.zeros(trajectories.n_steps, dtype=bool)
-    arrays = {"observations": trajectories.observations, "next_observations": next_observations}
-    arrays["actions"] = trajectories.actions
     if outcomes is not None:
         if not np.array_equal(outcomes.offsets, trajectories.offsets):
             raise DatasetError("outcomes and trajectories have different offsets: they are not of the same episodes")
@@ -135,68 +124,41 @@ def _arrays(
     return arrays | {"terminals": terminals, "timeouts": timeouts}
 
 
-def _columns(file: Any) -> dict[str, Any]:
-    """Those of the keys that are in the file, as datasets that are safe to read but not yet read."""
-    columns = {key: item for key in KEYS if (item := member(file, key)) is not None}
-    for key in ("observations", "actions"):
-        if key not in columns:
-            found = printable(", ".join(sorted(file)), 200) or "no keys at all"
-            raise DatasetError(f"key {key!r} is missing; found {found}")
-    for key, item in columns.items():
-        if getattr(getattr(item, "dtype", None), "kind", "") not in tuple("fiub") or item.shape is None:
-            raise DatasetError(f"{key!r} is not an array of numbers but {printable(str(item), 100)}")
-        check_stored(item, key)
-    return columns
+def _storage(array: np.ndarray) -> dict[str, Any]:
+    """How HDF5 is to keep an array: images compressed, a few whole ones together, all else as it is."""
+    if array.ndim < 4:
+        return {}
+    rows = max(1, min(len(array), IMAGE_CHUNK // array[:1].nbytes))
+    return {"chunks": (rows, *array.shape[1:]), "compression": "gzip", "compression_opts": 4}
 
 
-def _attributes(file: Any) -> dict[str, Any]:
-    """Texts and numbers beside the data."""
-    return {name: value for name, value in file.attrs.items() if isinstance(value, str | int | float | np.number)}
+def _following(
+    trajectories: Trajectories, next_observations: np.ndarray | None, last_observations: np.ndarray | None
+) -> np.ndarray:
+    """The observation after each, as given or as it follows from the rows."""
+    if next_observations is None:
+        last_rows = trajectories.offsets[1:] - 1
+        following = np.minimum(np.arange(trajectories.n_steps) + 1, trajectories.n_steps - 1)
+        following[last_rows] = last_rows
+        next_observations = trajectories.observations[following]
+        if last_observations is not None:
+            next_observations[last_rows] = last_observations
+    next_observations = as_float32("next_observations", np.asarray(next_observations))
+    if next_observations.shape != trajectories.observations.shape:
+        found, expected = next_observations.shape, trajectories.observations.shape
+        raise DatasetError(f"next_observations: shape {found}, but observations have {expected}")
+    return next_observations
 
 
-def _layout(columns: Mapping[str, Any], task: Task | None) -> Layout:
-    ends = [key for key in ("terminals", "timeouts") if key in columns]
-    if not ends:
-        raise DatasetError("neither 'terminals' nor 'timeouts' is there, so it is unknown where episodes end")
-    if columns["actions"].dtype.kind in "iub" and columns["actions"].shape[1:] in ((), (1,)):
-        raise DatasetError("'actions' are whole numbers in one column: discrete; real numbers in [-1, 1] are expected")
-    n_steps = next(iter(columns["observations"].shape), 0)
-    if n_steps == 0:
-        raise DatasetError("'observations' has no rows")
-    for key, dataset in columns.items():
-        width = None if task is None else task.action_dim if key == "actions" else task.observation_dim
-        _check_shape(key, dataset.shape, n_steps, matrix=key.endswith(("observations", "actions")), width=width)
-    flags = {key: _flags(columns, key) for key in ends}
-    last_rows = np.flatnonzero(np.logical_or.reduce(list(flags.values())))
-    if len(last_rows) == 0:
-        raise DatasetError(f"no episode ends: {' and '.join(ends)} are 0 in all {n_steps} rows")
-    return Layout(
-        n_steps=n_steps,
-        offsets=np.concatenate([[0], last_rows + 1]).astype(np.int64),
-        terminals=flags.get("terminals", np.zeros(n_steps, dtype=bool)),
-        has_outcomes="rewards" in columns and "costs" in columns,
-    )
-
-
-def _check_shape(key: str, shape: tuple[int, ...], n_steps: int, matrix: bool, width: int | None) -> None:
-    expected = f"({n_steps}, {'d' if width is None else width})" if matrix else f"({n_steps},)"
-    if shape[:1] != (n_steps,):
-        found = shape[0] if shape else 0
-        raise DatasetError(f"{key!r} has {found} rows, but 'observations' has {n_steps}; they must be equal")
-    if matrix and (len(shape) != 2 or (width is not None and shape[1] != width)):
-        raise DatasetError(
-            f"{key!r} has shape {printable(str(shape), 60)}, expected {expected}; is this the file of another task?"
-        )
-    if not matrix and shape not in ((n_steps,), (n_steps, 1)):
-        raise DatasetError(f"{key!r} has shape {printable(str(shape), 60)}, expected {expected}")
-
-
-def _flags(columns: Mapping[str, Any], key: str) -> np.ndarray:
-    values = columns[key][:].reshape(-1)
-    if values.dtype != bool and not (ok := (values == 0) | (values == 1)).all():
-        row = int(np.argmin(ok))
-        raise DatasetError(f"{key!r}: row {row} is {values[row]}, expected 0 or 1")
-    return values.astype(bool)
+def _observations(columns: Mapping[str, Any], n_rows: int) -> np.ndarray:
+    """Vectors as float32; images as they are, a few thousand at a time, as they may be compressed."""
+    images = columns["observations"]
+    if len(images.shape) == 2:
+        return _floats(columns, "observations", n_rows)
+    result = np.empty((n_rows, *images.shape[1:]), dtype=np.uint8)
+    for start in range(0, n_rows, IMAGE_ROWS_PER_READ):
+        images.read_direct(result, *(np.s_[start : min(start + IMAGE_ROWS_PER_READ, n_rows)],) * 2)
+    return result
 
 
 def _floats(columns: Mapping[str, Any], key: str, n_rows: int) -> np.ndarray:

@@ -17,12 +17,13 @@ their reference numbers are those of the dataset that ``python -m safemil.collec
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from dataclasses import dataclass, replace
 
 from safemil.config.errors import UserError
 
-FAMILIES = ("bullet", "velocity", "navigation", "manipulation", "team", "turns")
+FAMILIES = ("bullet", "velocity", "navigation", "manipulation", "team", "turns", "pixels")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Task:
     environment_id: str  # gymnasium id, registered by dsrl; of the suite's own tasks a name of the same form
     family: str  # which simulator, see safemil/simulation/simulators.py
     horizon: int  # steps after which an episode is cut
-    observation_dim: int
+    observation_dim: int | tuple[int, int, int]  # of a vector, or height, width and channels of an image
     action_dim: int
     file_name: str  # DSRL's dataset file; empty where data are always collected
     return_min: float  # DSRL's reference returns: the lowest and the highest in its dataset
@@ -48,8 +49,9 @@ class Task:
         if self.family not in FAMILIES:
             raise UserError(f"task {self.name}: family is {self.family!r}, expected one of {', '.join(FAMILIES)}")
         for field in ("horizon", "observation_dim", "action_dim", "n_trajectories", "segment_length"):
-            if getattr(self, field) < 1:
-                raise UserError(f"task {self.name}: {field} is {getattr(self, field)}, expected at least 1")
+            value = getattr(self, field)
+            if min(value if isinstance(value, tuple) else (value,)) < 1:
+                raise UserError(f"task {self.name}: {field} is {value}, expected at least 1")
         if not self.return_min < self.return_max:
             raise UserError(f"task {self.name}: return_min {self.return_min} is not below return_max {self.return_max}")
 
@@ -57,6 +59,12 @@ class Task:
     def file_stem(self) -> str:
         """What the names of this task's dataset files start with: "SafetyBallCircle-v0"."""
         return self.environment_id.replace(f"Offline{self.base}", f"Safety{self.name}", 1)
+
+    @property
+    def step_bytes(self) -> int:
+        """What a step takes in memory: observation, action, reward and cost."""
+        size = self.observation_dim
+        return (4 * size if isinstance(size, int) else math.prod(size)) + 4 * (self.action_dim + 2)
 
     @property
     def base(self) -> str:
@@ -137,7 +145,7 @@ _TABLE = (
 def _own(
     name: str,
     family: str,
-    sizes: tuple[int, int, int],
+    sizes: tuple[int, int | tuple[int, int, int], int],
     segment_length: int,
     returns: tuple[float, float],
     cost_max: float,
@@ -162,6 +170,7 @@ def _own(
 _OWN = (
     _own("PandaPush", "manipulation", (300, 22, 3), 10, (0.0, 35.0), 130.0, 520),
     _own("SimpleSpread", "team", (200, 54, 6), 5, (88.1, 499.6), 200.0, 700),
+    _own("BallCirclePixels", "pixels", (200, (64, 64, 2), 2), 5, (0.0, 900.0), 120.0, 520),
     _own("SimpleSpread@shared", "turns", (600, 18, 2), 15, (88.1, 499.6), 200.0, 700),
 )
 

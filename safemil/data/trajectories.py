@@ -4,7 +4,7 @@ apart from it, what they never see (``Outcomes``: rewards, costs).
 All steps of all episodes lie one after the other, without padding. ``offsets`` says where each one begins:
 
     row              0   1   2   3   4   5   6   7   8
-    observations   [ o   o   o | o   o | o   o   o   o ]     (n_steps, observation_dim) float32
+    observations   [ o   o   o | o   o | o   o   o   o ]     (n_steps, observation_dim) float32, or images in uint8
     actions        [ a   a   a | a   a | a   a   a   a ]     (n_steps, action_dim)      float32
     trajectory     [     0     |   1   |       2       ]
     offsets          0           3       5               9   (n_trajectories + 1,)      int64
@@ -36,12 +36,16 @@ class DatasetError(UserError):
 class Trajectories:
     """Observations and actions of many episodes. Checked once, read-only after; ``len()`` counts trajectories."""
 
-    observations: np.ndarray  # (n_steps, observation_dim) float32
+    observations: np.ndarray  # (n_steps, observation_dim) float32, or images (n_steps, height, width, channels) uint8
     actions: np.ndarray  # (n_steps, action_dim) float32
     offsets: np.ndarray  # (n_trajectories + 1,) int64
 
     def __post_init__(self) -> None:
-        _freeze(self, "observations", np.float32, ndim=2)
+        if np.ndim(self.observations) == 4:
+            check_image_type("observations", np.asarray(self.observations).dtype)
+            _freeze(self, "observations", np.uint8, ndim=4)
+        else:
+            _freeze(self, "observations", np.float32, ndim=2)
         _freeze(self, "actions", np.float32, ndim=2)
         _freeze(self, "offsets", np.int64, ndim=1)
         _check_offsets(self.offsets, {"observations": len(self.observations), "actions": len(self.actions)})
@@ -54,8 +58,10 @@ class Trajectories:
         return len(self.observations)
 
     @property
-    def observation_dim(self) -> int:
-        return self.observations.shape[1]
+    def observation_dim(self) -> int | tuple[int, int, int]:
+        """The length of a vector, or height, width and channels of an image."""
+        first, *others = self.observations.shape[1:]
+        return (first, others[0], others[1]) if others else first
 
     @property
     def action_dim(self) -> int:
@@ -118,6 +124,12 @@ def first_bad_row(array: np.ndarray) -> int | None:
     if finite.all():
         return None
     return int(np.argmin(finite if finite.ndim == 1 else finite.all(axis=1)))
+
+
+def check_image_type(name: str, dtype: np.dtype) -> None:
+    """Refuse images that are not of whole numbers from 0 to 255."""
+    if dtype != np.uint8:
+        raise DatasetError(f"{name}: images of {dtype}; uint8 is expected, (n_steps, height, width, channels)")
 
 
 def as_float32(name: str, values: np.ndarray) -> np.ndarray:

@@ -130,7 +130,9 @@ def _load(path: Path | str, name: str) -> Any:
         with _Bounded(2 * file.stat().st_size + MOST_BESIDE):
             module = kind(make_generators([0], "shape"), **described[name]["shape"])
         own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-        module.load_state_dict(own)
+        module.load_state_dict(
+            {key.replace("normalizer.", "encoder."): value for key, value in own.items()}
+        )  # its old name
     except SafetensorError as error:
         raise CheckpointError(f"{file} is damaged ({printable(error, 80)}); train the trial again") from None
     except Exception as error:  # whatever a constructor makes of a damaged shape

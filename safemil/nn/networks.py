@@ -1,4 +1,4 @@
-"""What the methods' networks share: normalized observations, a network that scores steps, a replica for itself."""
+"""What the methods' networks share: a network that scores steps, slopes, a replica for itself."""
 
 from __future__ import annotations
 
@@ -9,31 +9,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from safemil.nn.encoders import Size, make_encoder
 from safemil.nn.layers import StackedMLP
 
 Stacked = TypeVar("Stacked", bound=nn.Module)
-
-
-class Normalizer(nn.Module):
-    """``(s - mean) / (std + 1e-3)`` with one mean and spread per replica, carried by the network that needs it.
-
-    mean, scale  (R, 1, observation_dim); the identity until ``set_statistics``.
-    """
-
-    def __init__(self, n_replicas: int, observation_dim: int) -> None:
-        super().__init__()
-        self.mean: Tensor
-        self.scale: Tensor
-        self.register_buffer("mean", torch.zeros(n_replicas, 1, observation_dim))
-        self.register_buffer("scale", torch.ones(n_replicas, 1, observation_dim))
-
-    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """mean, std  (R, observation_dim): statistics over D_N and D_U alone."""
-        self.mean.copy_(mean.unsqueeze(1))
-        self.scale.copy_(1.0 / (std.unsqueeze(1) + 1e-3))
-
-    def forward(self, observations: Tensor) -> Tensor:
-        return (observations - self.mean) * self.scale
 
 
 class StepScorer(nn.Module):
@@ -46,7 +25,7 @@ class StepScorer(nn.Module):
     def __init__(
         self,
         generators: Sequence[torch.Generator],
-        observation_dim: int,
+        observation_dim: Size,
         action_dim: int,
         hidden: Sequence[int],
         *,
@@ -62,10 +41,10 @@ class StepScorer(nn.Module):
             "action_dim": action_dim,
             "hidden": list(hidden),
         }
-        self.normalizer = Normalizer(len(generators), observation_dim)
+        self.encoder = make_encoder(generators, observation_dim)
         self.mlp = StackedMLP(
             generators,
-            (observation_dim + action_dim, *hidden, outputs),
+            (self.encoder.features + action_dim, *hidden, outputs),
             activation=activation,
             initialization=initialization,
             last=last,
@@ -79,7 +58,7 @@ class StepScorer(nn.Module):
 
     def inputs(self, observations: Tensor, actions: Tensor) -> Tensor:
         """What the first layer reads."""
-        return torch.cat([self.normalizer(observations), actions], dim=-1)
+        return torch.cat([self.encoder(observations), actions], dim=-1)
 
     def embed(self, observations: Tensor, actions: Tensor) -> Tensor:
         return self.mlp.embed(self.inputs(observations, actions))
@@ -110,7 +89,7 @@ class CostNetwork(StepScorer):
     def __init__(
         self,
         generators: Sequence[torch.Generator],
-        observation_dim: int,
+        observation_dim: Size,
         action_dim: int,
         hidden: Sequence[int],
         initialization: str = "zero-last",

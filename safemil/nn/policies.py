@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from safemil.nn.encoders import Size, make_encoder
 from safemil.nn.layers import StackedMLP
-from safemil.nn.networks import Normalizer
 
 UNIFORM_MARGIN = 1e-6  # uniform numbers are clipped to it before they become normal ones
 ACTION_MARGIN = 1e-6  # actions are clipped to +-(1 - margin) before atanh
@@ -149,7 +149,7 @@ class Policy(nn.Module):
     def __init__(
         self,
         generators: Sequence[torch.Generator],
-        observation_dim: int,
+        observation_dim: Size,
         action_dim: int,
         hidden: Sequence[int],
         head: str = "det",
@@ -162,11 +162,11 @@ class Policy(nn.Module):
             "head": head,
         }
         self.head = HEADS[head]
-        self.normalizer = Normalizer(len(generators), observation_dim)
-        self.mlp = StackedMLP(generators, (observation_dim, *hidden, self.head.outputs(action_dim)))
+        self.encoder = make_encoder(generators, observation_dim)
+        self.mlp = StackedMLP(generators, (self.encoder.features, *hidden, self.head.outputs(action_dim)))
 
     def forward(self, observations: Tensor) -> Tensor:
-        return self.mlp(self.normalizer(observations))
+        return self.mlp(self.encoder(observations))
 
     def loss(self, observations: Tensor, actions: Tensor, uniform: Tensor | None = None) -> Tensor:
         """Imitation loss of each pair, ``(R, n)``; with uniform numbers ``(R, n, action_dim + 1)`` that of a sample."""
@@ -182,22 +182,20 @@ class Policy(nn.Module):
         return self.head.log_prob(self(observations), actions)
 
     @functools.cached_property
-    def _arrays(self) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
-        """A one-replica policy's statistics and layers as arrays that share the tensors' memory."""
-        layers = [(layer.weight.detach()[0].numpy(), layer.bias.detach()[0].numpy()) for layer in self.mlp.layers]
-        return self.normalizer.mean[0].numpy(), self.normalizer.scale[0].numpy(), layers
+    def _layers(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """A one-replica policy's layers as arrays that share the tensors' memory."""
+        return [(layer.weight.detach()[0].numpy(), layer.bias.detach()[0].numpy()) for layer in self.mlp.layers]
 
     def act(self, observations: np.ndarray) -> np.ndarray:
-        """Evaluation actions of a one-replica policy: ``(n, observation_dim)`` -> ``(n, action_dim)``, float32.
+        """Evaluation actions of a one-replica policy: ``(n, *observation)`` -> ``(n, action_dim)``, float32.
 
         In numpy: on the single observations of a rollout, torch would spend most of its time on the calls.
         """
-        mean, scale, layers = self._arrays
         product = row_product if len(observations) == 1 else np.matmul
-        x = (np.asarray(observations, dtype=np.float32) - mean) * scale
-        for weight, bias in layers[:-1]:
+        x = self.encoder.encode(observations)
+        for weight, bias in self._layers[:-1]:
             x = np.maximum(product(x, weight) + bias, 0.0)
-        weight, bias = layers[-1]
+        weight, bias = self._layers[-1]
         return self.head.action(product(x, weight) + bias)
 
 

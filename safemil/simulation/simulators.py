@@ -29,6 +29,7 @@ FAMILIES = {  # of tasks: module and class of their simulator
     "manipulation": ("panda_push", "PandaPush"),
     "team": ("simple_spread", "SimpleSpread"),
     "turns": ("simple_spread", "SimpleSpreadInTurns"),
+    "pixels": ("ball_circle_pixels", "BallCirclePixels"),
 }
 
 
@@ -49,6 +50,10 @@ class Simulator(abc.ABC):
     @abc.abstractmethod
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, float, bool, bool]:
         """Take ``action`` (action_dim,) in [-1, 1]: (observation, reward, cost, terminated, truncated)."""
+
+    def state(self, observation: np.ndarray) -> np.ndarray:
+        """What scripted behaviors steer by: the observation, unless it is an image of a state that is known here."""
+        return observation
 
     @abc.abstractmethod
     def render(self) -> np.ndarray:

@@ -15,7 +15,7 @@ from safemil.nn.policies import Policy
 from safemil.training.stopping import Ended
 from safemil.training.transitions import Transitions
 
-ROWS_AT_ONCE = 65_536  # of a scoring pass: bounds its memory
+ROWS_AT_ONCE, BYTES_AT_ONCE = 65_536, 2**26  # of a scoring pass: bounds its memory
 
 
 @dataclass
@@ -33,8 +33,9 @@ class FitResult:
         """Score of each step, ``(n,)`` float32; higher is riskier."""
         if self.scorer is None:
             raise ValueError("this method has no score of steps")
-        batch = torch.tensor(observations).unsqueeze(0), torch.tensor(actions).unsqueeze(0)
-        chunks = zip(*(values.split(ROWS_AT_ONCE, dim=1) for values in batch), strict=True)
+        size = rows_at_once(observations[:1].nbytes)
+        parts = [slice(first, first + size) for first in range(0, len(observations), size)]
+        chunks = ((torch.tensor(observations[part])[None], torch.tensor(actions[part])[None]) for part in parts)
         return torch.cat([self.scorer(*chunk).squeeze(0) for chunk in chunks]).numpy()
 
 
@@ -72,8 +73,14 @@ def score_rows(scorer: nn.Module, steps: Transitions, rows: Sequence[np.ndarray]
     longest = max(map(len, rows))
     padded = np.stack([np.pad(own, (0, longest - len(own)), mode="edge") for own in rows])
     table = torch.as_tensor(padded, device=steps.observations.device)
-    scores = torch.cat([scorer(*steps(chunk)) for chunk in table.split(ROWS_AT_ONCE, dim=1)], dim=1).cpu().numpy()
+    size = rows_at_once(steps.observations[:1].nbytes)
+    scores = torch.cat([scorer(*steps(chunk)) for chunk in table.split(size, dim=1)], dim=1).cpu().numpy()
     return [scores[index, : len(own)] for index, own in enumerate(rows)]
+
+
+def rows_at_once(bytes_per_row: int) -> int:
+    """How many rows of a replica to score in one pass: fewer where an observation is an image."""
+    return max(1, min(ROWS_AT_ONCE, BYTES_AT_ONCE // bytes_per_row))
 
 
 def snapshot_steps(steps: int, count: int) -> tuple[int, ...]:

@@ -181,6 +181,11 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     "BallCircle": {
         "scripted": Recipe.uniform(BallOnCircle, BALL_CIRCLE, "steer ahead on the circle, x cut to +-clip", minutes=2)
     },
+    "BallCirclePixels": {  # trajectory i is BallCircle's own, seen from above
+        "scripted": Recipe.uniform(
+            BallOnCircle, BALL_CIRCLE, "steer ahead on the circle, x cut to +-clip", minutes=6, n_trajectories=520
+        )
+    },
     "BallRun": {"scripted": Recipe.uniform(BallInLane, BALL_RUN, "hold a speed and a lane", minutes=1)},
     "CarCircle": {
         "scripted": Recipe.uniform(CarOnCircle, CAR_CIRCLE, "steer ahead on the circle, x cut to +-clip", minutes=4)

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -73,8 +73,8 @@ def search(task: Task, settings: Search) -> Iterator[Gait]:
     from safemil.simulation import simulators
 
     rng = np.random.default_rng(settings.seed)
-    weights = np.zeros((task.action_dim, task.observation_dim))
-    normalizer = Normalizer(task.observation_dim)
+    width = cast(int, task.observation_dim)  # of a vector
+    weights, normalizer = np.zeros((task.action_dim, width)), Normalizer(width)
     with simulators.make(task) as simulator:
         for iteration in range(settings.climb + settings.descend):
             descended = iteration - settings.climb
