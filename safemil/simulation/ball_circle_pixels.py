@@ -18,6 +18,7 @@ from safemil.simulation.simulators import Simulator
 PIXELS = 64
 STEPS_BETWEEN = 3  # the frames of an observation
 CAMERA_HEIGHT, FIELD_OF_VIEW = 20.0, 52.0  # shows |x| and |y| up to 9.7: the circle has radius 7
+SPHERE = [0.9, 0.1, 0.1, 1.0]  # color of the ball
 GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # luma of red, green and blue (ITU-R BT.601)
 
 
@@ -45,8 +46,11 @@ class BallCirclePixels(Simulator):
         """The scene from above now, (64, 64) uint8."""
         world = self._ball._running().unwrapped
         client = world.bc
-        # The sphere around the ball turns red where it costs: it would tell the cost, and hide the ball.
-        client.resetBasePositionAndOrientation(world.agent.violation_body_id, [0, 0, -100], [0, 0, 0, 1])
+        # The sphere around the ball, without mass or collisions, shows it larger. Of itself it turns red where it costs,
+        # which would tell the cost; here it has one color.
+        sphere, place = world.agent.violation_body_id, world.agent.get_position()
+        client.resetBasePositionAndOrientation(sphere, place, [0, 0, 0, 1])
+        client.changeVisualShape(sphere, -1, rgbaColor=SPHERE)
         view = client.computeViewMatrix([0, 0, CAMERA_HEIGHT], [0, 0, 0], [0, 1, 0])
         lens = client.computeProjectionMatrixFOV(FIELD_OF_VIEW, 1.0, 0.1, 100.0)
         options = {"shadow": 0, "renderer": client.ER_TINY_RENDERER, "flags": client.ER_NO_SEGMENTATION_MASK}
