@@ -46,8 +46,8 @@ class BallCirclePixels(Simulator):
         """The scene from above now, (64, 64) uint8."""
         world = self._ball._running().unwrapped
         client = world.bc
-        # The sphere around the ball, without mass or collisions, shows it larger. Of itself it turns red where it costs,
-        # which would tell the cost; here it has one color.
+        # The sphere around the ball, without mass or collisions, shows it larger. Left to itself it turns red where it
+        # costs, which would tell the cost; here it has one color.
         sphere, place = world.agent.violation_body_id, world.agent.get_position()
         client.resetBasePositionAndOrientation(sphere, place, [0, 0, 0, 1])
         client.changeVisualShape(sphere, -1, rgbaColor=SPHERE)
