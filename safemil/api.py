@@ -137,7 +137,7 @@ class Learner:
 
     def predict(self, observations: np.ndarray) -> np.ndarray:
         """Actions ``(n, action_dim)`` for observations ``(n, observation_dim)``."""
-        return self._fitted().policy.act(np.asarray(observations))
+        return self._fitted().policy.act(trajectories.as_observations(observations))
 
     def cost(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Score of each step, ``(n,)``: for SafeMIL its cost in (0, 1); higher is riskier.
@@ -148,9 +148,7 @@ class Learner:
         result = self._fitted()
         if result.scorer is None:
             raise UserError(f"{type(self).__name__} clones without a score of steps")
-        observations = np.asarray(observations)
-        kind = observations.dtype if observations.dtype == np.uint8 else np.float32  # images stay what they are
-        return result.score_steps(observations.astype(kind, copy=False), np.asarray(actions, np.float32))
+        return result.score_steps(trajectories.as_observations(observations), np.asarray(actions, np.float32))
 
     def rank(self, unlabeled: Data) -> Ranking:
         """Trajectories from safest to riskiest, by mean step score."""

@@ -171,6 +171,8 @@ class TestNavigation:
 class Cost:
     """A stand-in for a simulator whose episodes of three steps cost what their seed says."""
 
+    steered_by = staticmethod(lambda observation: observation)
+
     def reset(self, seed):
         self.step_cost, self.steps = seed % 4, 0
         return np.zeros(2)
@@ -212,6 +214,8 @@ class TestAcceptance:
 
 class Wave:
     """A stand-in for a velocity task: pays for pushing with the first observation, costs 1 for a hard push."""
+
+    steered_by = staticmethod(lambda observation: observation)
 
     def __init__(self, task):
         self.steps = 0

@@ -214,6 +214,13 @@ def test_oracles_of_osrl_refuse_images():
         Problem.of(split, None, 0, "cpu")
 
 
+def test_images_are_summed_up_by_the_means_of_their_fields(rng):
+    images = rng.integers(0, 256, (5, 16, 24, 2)).astype(np.uint8)
+    means = Trajectories(images, np.zeros((5, 1)), [0, 5]).vectors(np.array([3, 1]))
+    fields = images[[3, 1]].reshape(2, 8, 2, 8, 3, 2).mean((2, 4))
+    np.testing.assert_allclose(means, fields.reshape(2, -1))
+
+
 class TestFiles:
     def test_images_come_back_as_they_were_and_compressed(self, sets, tmp_path):
         path = tmp_path / "frames.hdf5"
@@ -265,6 +272,8 @@ def test_images_of_two_kinds_of_behavior_are_ranked_and_the_safe_one_is_cloned(s
     model = SafeMIL(bag_size=8, segment_length=4, steps=60, batch_size=32, learning_rate=1e-3, device="cpu").fit(*sets)
     assert set(model.rank(sets[1]).indices[:10]) == set(range(10, 20))
     assert (model.predict(sets[1].observations[:8])[:, 0] < -0.2).all()
+    with pytest.raises(UserError, match="images of float64"):
+        model.predict(sets[1].observations[:8] / 255)
 
 
 class TestBallCirclePixels:
@@ -277,7 +286,7 @@ class TestBallCirclePixels:
             np.testing.assert_array_equal(image[..., 0], image[..., 1])
             frames = [image[..., 1]]
             for step in range(12):
-                np.testing.assert_array_equal(drawn.state(image), state)
+                np.testing.assert_array_equal(drawn.steered_by(image), state)
                 action = np.array([np.cos(step), 0.8])
                 state, *outcome = plain.step(action)
                 image, *seen = drawn.step(action)

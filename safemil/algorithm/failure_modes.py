@@ -39,18 +39,10 @@ def find_modes(splits: Sequence[Split], n_modes: int, seeds: Sequence[int]) -> l
 
 def mean_steps(split: Split) -> Tensor:
     """Mean observation and action of each trajectory of D_N, in units of the spread over its steps."""
-    data, sums, squares = split.trajectories, [], 0.0
-    for index in split.nonpreferred:  # one after the other, as observations may be images
-        rows = data.rows([index])
-        steps = np.concatenate(
-            [data.observations[rows].reshape(len(rows), -1), data.actions[rows]], 1, dtype=np.float64
-        )
-        sums.append(steps.sum(0))
-        squares = squares + np.square(steps).sum(0)
-    lengths = data.lengths[split.nonpreferred]
-    mean = np.sum(sums, axis=0) / lengths.sum()
-    spread = np.sqrt(np.maximum(squares / lengths.sum() - mean**2, 0.0))
-    return torch.tensor(np.stack(sums) / lengths[:, None] / (spread + 1e-3))
+    own = split.trajectories.select(split.nonpreferred)
+    steps = np.concatenate([own.vectors(np.arange(own.n_steps)), own.actions], axis=1, dtype=np.float64)
+    means = np.add.reduceat(steps, own.offsets[:-1]) / own.lengths[:, None]
+    return torch.tensor(means / (steps.std(0) + 1e-3))
 
 
 def k_means(points: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor:

@@ -16,7 +16,7 @@ class Behavior(Protocol):
     """A behavior policy, drawn once per trajectory."""
 
     def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """What the simulator's ``state`` gives, (observation_dim,) float32 -> (action_dim,) float32 in [-1, 1]."""
+        """What the simulator's ``steered_by`` gives, (observation_dim,) float32 -> (action_dim,) float32 in [-1, 1]."""
         ...
 
 
@@ -67,7 +67,7 @@ def _play(simulator: Any, seed: int, behavior: Behavior, rng: np.random.Generato
     steps = []
     ended = False
     while not ended:
-        action = behavior.act(simulator.state(observations[-1]), rng)
+        action = behavior.act(simulator.steered_by(observations[-1]), rng)
         observation, reward, cost, terminated, truncated = simulator.step(action)
         observations.append(observation)
         steps.append((action, reward, cost))

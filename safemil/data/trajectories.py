@@ -28,6 +28,10 @@ LARGE = 1000.0  # smaller numbers are as fine in float32 as any network can tell
 LOST_SHARE = 1e-3  # of a column's range, lost by rounding to float32
 
 
+FIELDS = 8  # by as many, of an image
+IMAGES_AT_ONCE = 4096
+
+
 class DatasetError(UserError):
     """A dataset, or an array meant to become one, that is not what it should be."""
 
@@ -42,7 +46,7 @@ class Trajectories:
 
     def __post_init__(self) -> None:
         if np.ndim(self.observations) == 4:
-            check_image_type("observations", np.asarray(self.observations).dtype)
+            as_observations(self.observations)
             _freeze(self, "observations", np.uint8, ndim=4)
         else:
             _freeze(self, "observations", np.float32, ndim=2)
@@ -64,6 +68,12 @@ class Trajectories:
         return (first, others[0], others[1]) if others else first
 
     @property
+    def observation_size(self) -> str:
+        """The same in words."""
+        size = self.observation_dim
+        return f"{size} numbers" if isinstance(size, int) else f"{size[0]} x {size[1]} pixels of {size[2]} channels"
+
+    @property
     def action_dim(self) -> int:
         return self.actions.shape[1]
 
@@ -75,6 +85,13 @@ class Trajectories:
     def rows(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Row indices (int64) of the trajectories ``indices``, concatenated in that order; repeats are repeated."""
         return _rows(self.offsets, indices)
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Observations of these rows as short vectors, (n, d) float64: themselves, or of images the means of fields."""
+        if self.observations.ndim == 2:
+            return self.observations[rows].astype(np.float64)
+        parts = np.array_split(rows, -(-len(rows) // IMAGES_AT_ONCE))
+        return np.concatenate([field_means(self.observations[part]) for part in parts])
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Trajectories:
         """A copy that holds the trajectories ``indices`` alone, in that order."""
@@ -126,10 +143,29 @@ def first_bad_row(array: np.ndarray) -> int | None:
     return int(np.argmin(finite if finite.ndim == 1 else finite.all(axis=1)))
 
 
+def as_observations(values: np.ndarray) -> np.ndarray:
+    """Vectors (n, d) as float32, images (n, height, width, channels) as they are. Raises ``DatasetError``."""
+    array = np.asarray(values)
+    if array.ndim != 4:
+        return array.astype(np.float32)
+    check_image_type("observations", array.dtype)
+    return array
+
+
 def check_image_type(name: str, dtype: np.dtype) -> None:
     """Refuse images that are not of whole numbers from 0 to 255."""
     if dtype != np.uint8:
         raise DatasetError(f"{name}: images of {dtype}; uint8 is expected, (n_steps, height, width, channels)")
+
+
+def field_means(images: np.ndarray) -> np.ndarray:
+    """Means over 8 x 8 fields of each channel of images (n, height, width, channels), (n, d) float64."""
+    for axis in (1, 2):
+        size = images.shape[axis]
+        edges = np.linspace(0, size, min(FIELDS, size) + 1).astype(int)
+        sums = np.add.reduceat(images, edges[:-1], axis=axis, dtype=np.float64)
+        images = sums / np.diff(edges).reshape(-1, *(1,) * (3 - axis))
+    return images.reshape(len(images), -1)
 
 
 def as_float32(name: str, values: np.ndarray) -> np.ndarray:

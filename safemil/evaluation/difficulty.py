@@ -6,7 +6,7 @@
   labels, on trajectories it has not seen. Where it is low, safe and unsafe steps overlap.
 - How small a part of an unsafe trajectory the unsafe steps are, and what both sides return.
 
-In: trajectories, outcomes, bands. Out: ``Difficulty``.
+Images are read as the mean brightness of 8 x 8 fields. In: trajectories, outcomes, bands. Out: ``Difficulty``.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def measure(
 ) -> Difficulty:
     """Measure a dataset; ``preferred`` and ``nonpreferred`` are (n_trajectories,) bool. Takes about half a minute."""
     best, which = feature_floor(trajectories, preferred, nonpreferred)
-    kind = "observation" if which < trajectories.observation_dim else "action"
-    feature = f"{kind} {which if kind == 'observation' else which - trajectories.observation_dim}"
+    n_observed = trajectories.vectors(np.arange(1)).shape[1]
+    feature = f"observation {which}" if which < n_observed else f"action {which - n_observed}"
     unsafe = outcomes.costs[trajectories.rows(np.flatnonzero(nonpreferred))] > 0
     return Difficulty(
         best,
@@ -77,7 +77,8 @@ def separation(scores: np.ndarray, preferred: np.ndarray, nonpreferred: np.ndarr
 
 def feature_floor(trajectories: Trajectories, preferred: np.ndarray, nonpreferred: np.ndarray) -> tuple[float, int]:
     """Best separation by the mean of one feature over a trajectory; which one, observations first, then actions."""
-    features = np.concatenate([trajectories.observations, trajectories.actions], axis=1, dtype=np.float64)
+    observed = trajectories.vectors(np.arange(trajectories.n_steps))
+    features = np.concatenate([observed, trajectories.actions], axis=1, dtype=np.float64)
     means = np.add.reduceat(features, trajectories.offsets[:-1]) / trajectories.lengths[:, None]
     found = [separation(mean, preferred, nonpreferred) for mean in means.T]
     return max(found), int(np.argmax(found))
@@ -139,7 +140,7 @@ def _spread(trajectories: Trajectories, index: int) -> np.ndarray:
 
 
 def _normalized(trajectories: Trajectories, rows: np.ndarray) -> torch.Tensor:
-    """Observations and actions of these rows, (n, observation_dim + action_dim), observations by mean and spread."""
-    observations = trajectories.observations[rows].astype(np.float64)
+    """Observations and actions of these rows, (n, d + action_dim), observations by mean and spread."""
+    observations = trajectories.vectors(rows)
     observations = (observations - observations.mean(0)) / (observations.std(0) + 1e-3)
     return torch.tensor(np.concatenate([observations, trajectories.actions[rows]], axis=1), dtype=torch.float32)

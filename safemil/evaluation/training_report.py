@@ -64,7 +64,7 @@ def _page(
         "# A policy from non-preferred and unlabeled trajectories",
         "## Data",
         "| set | file | trajectories | steps | trained on | held out |\n|---|---|---|---|---|---|\n" + "\n".join(rows),
-        f"{data.observation_dim} numbers in an observation, {data.action_dim} in an action.",
+        f"{data.observation_size} in an observation, {data.action_dim} numbers in an action.",
         "## Does the score tell bad from good?",
         *in_words(findings),
         picture,

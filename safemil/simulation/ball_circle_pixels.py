@@ -39,7 +39,7 @@ class BallCirclePixels(Simulator):
         self._frames.append(self.frame())
         return self._observe(), reward, cost, terminated, truncated
 
-    def state(self, observation: np.ndarray) -> np.ndarray:
+    def steered_by(self, observation: np.ndarray) -> np.ndarray:
         return self._state
 
     def frame(self) -> np.ndarray:

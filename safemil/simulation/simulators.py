@@ -51,7 +51,7 @@ class Simulator(abc.ABC):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, float, bool, bool]:
         """Take ``action`` (action_dim,) in [-1, 1]: (observation, reward, cost, terminated, truncated)."""
 
-    def state(self, observation: np.ndarray) -> np.ndarray:
+    def steered_by(self, observation: np.ndarray) -> np.ndarray:
         """What scripted behaviors steer by: the observation, unless it is an image of a state that is known here."""
         return observation
 
