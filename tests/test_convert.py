@@ -124,7 +124,7 @@ def test_says_what_was_missing(log, tmp_path, capsys):
         ({"actions": None}, "no actions; looked for actions, action, acts"),
         ({"terminals": None, "timeouts": None}, "no terminals or timeouts say where episodes end"),
         ({"rewards": np.zeros(4)}, "rewards has 4 rows, but observations 10"),
-        ({"observations": np.zeros((10, 4, 4))}, "images are not supported"),
+        ({"observations": np.zeros((10, 4, 4))}, "images are uint8 .n_steps, height, width, channels"),
         (
             {"actions": np.full((10, 2), 30.0)},
             r"10 of 10 rows reach outside \[-1, 1\], from 30 to 30; divide them by their bounds",

@@ -124,7 +124,7 @@ class TestObservationKeys:
         [
             ((), r"observations are 3 arrays, arm/position \(6\), camera \(2x2x3\), goal \(1\); choose with --obs"),
             (("gaol",), r"no observation key 'gaol'; there are arm/position \(6\), camera \(2x2x3\), goal \(1\)"),
-            (("goal", "camera"), r"camera: shape \(10, 2, 2, 3\); one vector a step is expected, no images"),
+            (("goal", "camera"), r"camera: shape \(10, 2, 2, 3\); only vectors go side by side; an image is alone"),
         ],
     )
     def test_a_choice_is_needed(self, keys, message, log, tmp_path):

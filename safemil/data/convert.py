@@ -59,7 +59,7 @@ def convert(
     trajectories, log = read_trajectories(source, observation_keys, action_bounds, outcomes=True)
     try:
         following = log.columns.get("next_observations")
-        if following is not None:
+        if following is not None and trajectories.observations.ndim == 2:  # those of images are not kept
             following = as_float32("next_observations", matrix(following, "next_observations"))
         outcomes = None
         if "rewards" in log.columns and "costs" in log.columns:

@@ -130,10 +130,12 @@ def read(name: str, array: Any) -> np.ndarray:
 
 def _side_by_side(parts: dict[str, np.ndarray]) -> np.ndarray:
     """(n,) and (n, d) arrays as one (n, sum of d)."""
+    if len(parts) == 1 and (only := next(iter(parts.values()))).ndim == 4:  # an image needs no company
+        return only
     for name, values in parts.items():
         if values.ndim > 2:
             shape = printable(str(values.shape), 60)
-            raise UserError(f"{printable(name, 60)}: shape {shape}; one vector a step is expected, no images")
+            raise UserError(f"{printable(name, 60)}: shape {shape}; only vectors go side by side; an image is alone")
     lengths = {printable(name, 60): len(values) for name, values in parts.items()}
     if len(set(lengths.values())) > 1:
         raise UserError(f"observation keys of different lengths: {shortened(f'{k} {n}' for k, n in lengths.items())}")

@@ -27,7 +27,7 @@ from safemil.data.logs.episodes import Log
 from safemil.data.logs.hdf5_logs import read_hdf5
 from safemil.data.logs.npz import read_npz
 from safemil.data.logs.tables import log_of_tables
-from safemil.data.trajectories import Trajectories
+from safemil.data.trajectories import Trajectories, check_image_type
 
 logger = logging.getLogger(__name__)
 
@@ -98,11 +98,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+IMAGES = "images are uint8 (n_steps, height, width, channels)"
+
+
 def matrix(values: np.ndarray, name: str) -> np.ndarray:
-    """(n_steps,) or (n_steps, d) -> (n_steps, d)."""
+    """(n_steps,) or (n_steps, d) -> (n_steps, d); observations that are images as they are."""
+    if values.ndim == 4 and name.endswith("observations"):
+        check_image_type(name, values.dtype)
+        return values
     if values.ndim not in (1, 2):
         shape = printable(str(values.shape), 60)
-        raise UserError(f"{name}: shape {shape}, expected one vector per step; images are not supported")
+        raise UserError(f"{name}: shape {shape}, expected a vector, or for observations an image, per step; {IMAGES}")
     return values.reshape(len(values), -1)
 
 
