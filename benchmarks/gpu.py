@@ -6,6 +6,7 @@
     python benchmarks/gpu.py --dataset FILE --device cpu --quick                           # any machine, a minute
 
     same      captured, uncaptured, resumed and on the CPU: every packed method gives the same policy
+    pixels    the same for images, and updates/s at the size of BallCirclePixels
     rates     updates/s of each method against the number of replicas and the precision, beside the device's ceilings
     rivals    the JAX loop and OSRL's trainer on the same device
     pack      a pack of the paper's preset from the dataset file to its policies; its AUROC beside the CPU's
@@ -30,7 +31,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-SECTIONS = ("same", "rates", "rivals", "grid", "pack")
+SECTIONS = ("same", "pixels", "rates", "rivals", "grid", "pack")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -73,6 +74,11 @@ def sections(options: argparse.Namespace) -> dict[str, Any]:
         from gpu_same import compare_all
 
         return compare_all(options.device, options.methods, quick=options.quick)
+
+    def pixels() -> Any:
+        from gpu_pixels import measure_pixels
+
+        return measure_pixels(options.device, quick=options.quick)
 
     def rates() -> Any:
         from gpu_rates import measure_rates

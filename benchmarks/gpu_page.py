@@ -80,6 +80,18 @@ def write_rates(own: dict[str, Any]) -> list[str]:
     ]
 
 
+def write_pixels(own: dict[str, Any]) -> list[str]:
+    ways = list(next(iter(own["differences"].values())))
+    columns = list(dict.fromkeys(name for row in own["rates"] for name in row))
+    return [
+        f"Images: largest difference between actions, tolerance {own['tolerance']:g}.",
+        "",
+        *table(["method", *ways], [[name, *found.values()] for name, found in own["differences"].items()]),
+        "",
+        *table(columns, [[row.get(column, "") for column in columns] for row in own["rates"]]),
+    ]
+
+
 def write_rivals(own: dict[str, Any]) -> list[str]:
     rows = []
     for name, found in own.items():
@@ -118,6 +130,7 @@ def write_pack(own: dict[str, Any]) -> list[str]:
 
 TITLES = {
     "same": "The same policies",
+    "pixels": "Images",
     "rates": "Updates per second",
     "rivals": "Rivals",
     "grid": "The paper's grid",
@@ -125,6 +138,7 @@ TITLES = {
 }
 PARTS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "same": write_same,
+    "pixels": write_pixels,
     "rates": write_rates,
     "rivals": write_rivals,
     "grid": write_grid,

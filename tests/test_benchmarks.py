@@ -46,7 +46,7 @@ def test_a_trial_besides_its_work(tmp_path, monkeypatch):
 
 def test_the_gpu_s_benchmark_runs_on_a_cpu(tmp_path):
     dataset = write_ball_dataset(tmp_path)
-    sections = ("same", "rates", "grid", "pack")
+    sections = ("same", "pixels", "rates", "grid", "pack")
     small = ("split.n_nonpreferred=20", "split.n_unlabeled=40", "cost_model.bag_size=8", "policy.hidden=16")
     options = ("--task", "BallCircle", "--device", "cpu", "--quick", "--updates", "30", "--out", str(tmp_path / "out"))
     run("gpu.py", "--dataset", str(dataset), *options, "--only", *sections, "--set", *small)
