@@ -11,7 +11,8 @@ each trajectory and shares its states with safe behavior. The number in "PointCi
 steps, in percent, in an unsafe trajectory.
 
 The suite's own tasks go beyond DSRL: manipulation, several agents, pixels. Their data are always collected too, and
-their reference numbers are those of the dataset that ``python -m safemil.collect`` gives.
+their reference numbers are those of the dataset that ``python -m safemil.collect`` gives; BallCirclePixels has
+BallCircle's.
 """
 
 from __future__ import annotations
@@ -168,9 +169,9 @@ def _own(
 
 # name, family, (horizon, observation_dim, action_dim), H, (return_min, return_max), cost_max, trajectories
 _OWN = (
-    _own("PandaPush", "manipulation", (300, 22, 3), 10, (0.0, 35.0), 130.0, 520),
+    _own("PandaPush", "manipulation", (300, 22, 3), 10, (-4.3, 30.7), 172.0, 700),
     _own("SimpleSpread", "team", (200, 54, 6), 5, (88.1, 499.6), 200.0, 700),
-    _own("BallCirclePixels", "pixels", (200, (64, 64, 2), 2), 5, (0.0, 900.0), 120.0, 520),
+    _own("BallCirclePixels", "pixels", (200, (64, 64, 2), 2), 5, (0.38312244415283203, 881.46337890625), 80.0, 520),
     _own("SimpleSpread@shared", "turns", (600, 18, 2), 15, (88.1, 499.6), 200.0, 700),
 )
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from safemil.collection.recipes.recipe import Ranges, Recipe, noisy
+from safemil.simulation.panda_push import DISC_RADIUS
 
-DISC_RADIUS = 0.11
 MARGIN = 0.05  # beyond the disc within which its push is felt
 BESIDE = 0.02  # the finger is behind the block when it is no farther than this from the line of its way
 # Of two kinds, each as likely. They meet in the same states, where the disc lies in the way.
@@ -66,7 +66,7 @@ class PushPast:
 RECIPES: dict[str, dict[str, Recipe]] = {
     "PandaPush": {
         "scripted": Recipe.of_kinds(
-            PushPast, KINDS, "push past the disc, or through it", minutes=10, n_trajectories=520
+            PushPast, KINDS, "push past the disc, or through it", minutes=10, n_trajectories=700
         )
     }
 }
