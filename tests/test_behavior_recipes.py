@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from safemil.collection.recipes import gait_search, velocity
+from safemil.collection.recipes import gait_search, pretrained, velocity
 from safemil.collection.recipes.bullet import BALL_CIRCLE, CAR_RUN, BallInLane, BallOnCircle, CarInLane, CarOnCircle
 from safemil.collection.recipes.lapse import Lapsing, schedule
 from safemil.collection.recipes.navigation import BINS, CAR, CIRCLE_RANGE, GOAL_RANGE, POINT, OnCircle, ToGoal
@@ -252,7 +252,8 @@ class TestLapses:
         assert often.min() > 0.02 and abs(often.mean() - 0.2) < 1e-9
 
     @pytest.mark.parametrize("name", [name for name in RECIPES if "@lapse" in name])
-    def test_one_controller_cautious_bold_or_reckless_and_a_continuum_of_recklessness(self, name):
+    def test_one_controller_cautious_bold_or_reckless_and_a_continuum_of_recklessness(self, name, monkeypatch):
+        monkeypatch.setattr(pretrained, "find_agent", lambda agent: None)  # when it acts is asked, not how
         task, recipe = find_task(name), next(iter(RECIPES[name].values()))
         drawn = [recipe.draw(np.random.default_rng(seed)) for seed in range(400)]
         assert all(len(lapsing.schedule) == task.horizon for lapsing in drawn)
