@@ -132,27 +132,23 @@ def test_a_real_loss_that_is_nan_for_one_seed(job, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["policy.safetensors", "config.json", "episodes.csv", "row.json"])
 def test_a_full_disk_fails_in_one_line_and_leaves_nothing_half_done(job, place, monkeypatch):
-    import safetensors.torch
-
     full = True
-    write, save = files.write_atomically, safetensors.torch.save_file
+    write, write_bytes = files.write_atomically, Path.write_bytes
 
     def write_until_full(path, text):
         if full and path.name == place:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(path, text)
 
-    def save_until_full(tensors, path):
-        if full and place == "policy.safetensors":
-            Path(path).write_bytes(b"half")
-            raise safetensors.SafetensorError(
-                'IoError(Os { code: 28, kind: StorageFull, message: "No space left..." })'
-            )
-        save(tensors, path)
+    def written_until_full(path, content):
+        if full and place == "policy.safetensors" and ".safetensors~" in path.name:
+            write_bytes(path, b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write_bytes(path, content)
 
     for module in (files, rows, pack):
         monkeypatch.setattr(module, "write_atomically", write_until_full)
-    monkeypatch.setattr(safetensors.torch, "save_file", save_until_full)
+    monkeypatch.setattr(Path, "write_bytes", written_until_full)
     found = perform(job)
     assert set(statuses(found).values()) == {"failed"}
     for row in found:
