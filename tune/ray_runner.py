@@ -29,7 +29,7 @@ from tune.schedulers import Jobs
 
 RETRIES = 2  # of a pack whose process died; Ray itself retries without limit what a preempted node takes along
 NEVER_RAN = "The actor never ran"  # Ray's words where it could not start a process: no fault of the pack
-STARTING_PAUSE = 5.0  # seconds until it is asked again
+STARTING_PAUSE = 5.0  # seconds until it is asked again, and as many more each time
 STARTS = 5  # rounds in which a pack may find no process
 REPORT_INTERVAL = 2.0  # seconds between a pack's progress reports to the driver
 
@@ -73,7 +73,7 @@ def run_with_ray(
         tuner.fit()
     rollouts.finish()
     if rollouts.unstarted:
-        time.sleep(STARTING_PAUSE)
+        time.sleep(STARTING_PAUSE * max(job.starts for job in rollouts.unstarted.values()))
     return {**rollouts.locked_elsewhere, **rollouts.unstarted}
 
 
