@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from safemil.config.errors import UserError
 from safemil.config.settings import SplitConfig
-from safemil.data.splits import Split, SplitError, make_split
+from safemil.data.splits import Split, SplitError, make_split, split_of_sets
 from safemil.data.trajectories import Outcomes, Trajectories
-from tests.conftest import toy_splits
+from tests.conftest import toy_dataset, toy_splits
 
 
 def dataset_with(costs, returns):
@@ -230,3 +231,10 @@ def test_splits_and_labels_cannot_be_changed_and_are_told_apart_by_identity():
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(value, name, None)
         assert value != dataclasses.replace(value)
+
+
+@pytest.mark.parametrize("held_out", [0.0, -0.1, 1.0])
+def test_something_of_ones_own_data_must_be_held_out(held_out):
+    data, _ = toy_dataset(6)
+    with pytest.raises(UserError, match=f"held_out={held_out:g}: expected a share above 0"):
+        split_of_sets(data, data, seed=0, held_out=held_out)

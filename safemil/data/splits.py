@@ -178,6 +178,8 @@ def split_of_sets(non_preferred: Trajectories, unlabeled: Trajectories, *, seed:
     Raises:
         UserError: a set of which nothing could be held out, or sets that cannot be of one task.
     """
+    if not 0 < held_out < 1:
+        raise UserError(f"held_out={held_out:g}: expected a share above 0 and below 1, to check the result on")
     fewest = next(n for n in itertools.count(2) if round(held_out * n) >= 1)
     for name, part in (("non-preferred", non_preferred), ("unlabeled", unlabeled)):
         if len(part) < fewest:
