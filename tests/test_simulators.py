@@ -73,8 +73,9 @@ def test_every_task_runs_in_the_sizes_of_the_registry(name: str) -> None:
         observation = simulator.reset(4)
         after, reward, cost, terminated, truncated = simulator.step(np.zeros(task.action_dim, np.float32))
 
-    assert observation.shape == after.shape == (task.observation_dim,)
-    assert observation.dtype == after.dtype == np.float32
+    image = isinstance(task.observation_dim, tuple)
+    assert observation.shape == after.shape == (task.observation_dim if image else (task.observation_dim,))
+    assert observation.dtype == after.dtype == (np.uint8 if image else np.float32)
     assert isinstance(reward, float) and isinstance(cost, float)
     assert not terminated and not truncated
     if task.file_name:  # one of DSRL's

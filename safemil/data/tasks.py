@@ -176,7 +176,8 @@ _OWN = (
 )
 
 # The share of unsafe steps (percent) in an unsafe trajectory of "TASK@lapse", then those of "TASK@lapse5" and so on.
-# A ball is beyond its line for at most 56 % of an episode, a car for 46 %, the swimmer too fast for 53 %, the ant for 50 %.
+# A ball is beyond its line for at most 56 % of an episode, a car for 46 %; the swimmer is too fast for 53 %, the ant
+# for 50 %.
 LAPSES: dict[str, tuple[int, ...]] = {
     "BallCircle": (20, 5, 10, 40),
     "CarCircle": (20, 5, 10),
