@@ -21,16 +21,19 @@ CORE_TESTS = aggregates aggregators api baselines calibration capture cards clai
 CORE = .venv-core-$(shell '$(PYTHON)' -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 # loadfile: the tests of a file share what its fixtures made (a whole run of the demo grid).
-PYTEST_OPTIONS = -q -n 2 --dist loadfile
+PYTEST_OPTIONS = -q -n 2 --dist loadfile -m 'not long'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-core data reference docs lint clean
+.PHONY: help install demo test test-long test-core data reference docs lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: install ## build .venv, run the demo grid, print its table, write the report
 	$(BIN)/python tune/run.py --grid demo --resume
+
+test-long: install ## the tests that take minutes, alone
+	$(BIN)/python -m pytest -q -m long
 
 test: install ## build .venv, run the test suite (make test PYTEST_OPTIONS="-x tests/test_splits.py")
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)

@@ -63,7 +63,10 @@ def test_an_interrupted_training_goes_on_with_graphs_of_its_own(tmp_path):
     assert len(graphs) == 4  # undisturbed, killed twice, resumed
 
 
-@pytest.mark.parametrize(("name", "settings"), [*PACKED, *VARIANTS[:5]])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [PACKED[0], *(pytest.param(*case, marks=pytest.mark.long) for case in [*PACKED[1:], *VARIANTS[:5]])],
+)
 def test_losses_can_be_compiled(name, settings, monkeypatch):
     """Traced as for a GPU, and then run as traced: what a compiler would read is what was written."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))

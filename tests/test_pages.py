@@ -142,7 +142,7 @@ def test_paper_shows_every_part(pages, tmp_path):
     assert 4 <= n_pages <= 20 and re.search(rb"/MediaBox\s*\[\s*0 0 59[45][.\d]* 84[12]", content), "A4"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_large_run_is_reported_in_half_a_minute(tmp_path):
     """240 trials: six tasks, eight methods, five seeds; seconds of one core, of which a busy one gives less."""

@@ -14,7 +14,7 @@ from tests.conftest import ROOT, write_ball_dataset
 NEEDED = ("slurmctld", "slurmd", "sbatch", "srun", "munged", "ip", "nsenter", "unshare")
 MISSING = [name for name in NEEDED if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None]
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(
         bool(MISSING), reason=f"no Slurm here: {', '.join(MISSING)} missing (apt-get install slurm-wlm munge)"

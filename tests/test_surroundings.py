@@ -39,7 +39,7 @@ def datasets(tmp_path_factory) -> Path:
     return write_ball_dataset(tmp_path_factory.mktemp("datasets")).parent
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_run_on_ray_amid_all_of_it_at_once(datasets, tmp_path):
     """RAY_ADDRESS of a cluster that is none, a relative dataset folder, a temporary folder whose path is too long for a
