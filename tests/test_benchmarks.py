@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.conftest import write_ball_dataset
@@ -82,3 +83,12 @@ def test_what_is_said_of_speed_is_what_was_measured():
             if name.endswith("_ratio"):
                 told = page.split(f"| {name} | ")[1].split(" ")[0]
                 assert float(told) == round(value, len(told.partition(".")[2]))
+
+
+def test_what_is_said_of_the_common_loss_is_what_was_measured():
+    results = FOLDER.parent / "results"
+    told = " ".join((results / "README.md").read_text().split())
+    rows = pd.read_csv(results / "reference" / "fair" / "trials.csv")
+    assert set(rows["seed"]) == {0, 1, 2} and set(rows["task"]) == {"BallCircle"}
+    dwbc, everything = (rows.loc[rows["method"] == name, "normalized_cost"].mean() for name in ("dwbc", "bc-all"))
+    assert f"DWBC-NU costs {dwbc:.2f} on BallCircle" in told and f"where BC-All costs {everything:.2f}" in told

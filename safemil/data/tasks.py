@@ -168,6 +168,7 @@ def _own(
 
 
 # name, family, (horizon, observation_dim, action_dim), H, (return_min, return_max), cost_max, trajectories
+# PandaPush's returns and cost are of the first 468 episodes of a collection that is not finished: provisional.
 _OWN = (
     _own("PandaPush", "manipulation", (300, 22, 3), 10, (-4.3, 30.7), 172.0, 700),
     _own("SimpleSpread", "team", (200, 54, 6), 5, (88.1, 499.6), 200.0, 700),
